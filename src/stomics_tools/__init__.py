@@ -1,0 +1,26 @@
+"""Deep models for spatial omics, as a scverse-ecosystem plugin.
+
+The namespaces below are imported when they are first touched, so that ``import stomics_tools`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+
+__version__ = version("stomics-tools")
+
+_NAMESPACES = ("baselines", "datasets", "metrics", "model", "nn", "pl", "pp", "tl")
+
+__all__ = ["__version__", *_NAMESPACES]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _NAMESPACES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

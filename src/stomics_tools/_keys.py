@@ -1,0 +1,22 @@
+"""Every key that stomics-tools writes into an AnnData or MuData, in one place."""
+
+from __future__ import annotations
+
+SPATIAL = "spatial"
+"""Default ``obsm`` key of the coordinates (squidpy's)."""
+
+PCA = "X_pca"
+PROTEIN = "X_protein"
+LSI = "X_lsi"
+SMOOTH = "X_smooth"
+DOMAIN = "domain"
+
+
+def latent(key: str, modality: str | None = None) -> str:
+    """``obsm`` key of a latent representation, of all modalities together or of one."""
+    return f"X_{key}" if modality is None else f"X_{key}_{modality}"
+
+
+def connectivities(key: str, modality: str | None = None) -> str:
+    """``obsp`` key of a graph, as squidpy and scanpy spell it."""
+    return f"{key}_connectivities" if modality is None else f"{key}_{modality}_connectivities"

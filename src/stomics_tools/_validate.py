@@ -1,0 +1,127 @@
+"""Checks of user input, in one wording: the argument, what was found, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+
+def check_key(key: str, available: Iterable[Any], *, argument: str, where: str) -> None:
+    """Raise ``KeyError`` unless `key` is among the `available` keys of `where` (such as ``"adata.obsm"``)."""
+    keys = list(available)
+    if key in keys:
+        return
+    close = get_close_matches(str(key), [str(k) for k in keys], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise KeyError(f"`{argument}`: key {key!r} not found in `{where}`. Available keys: {keys}.{hint}")
+
+
+def check_option(value: Hashable, options: Collection[Any], *, argument: str) -> None:
+    """Raise ``ValueError`` unless `value` is one of `options`."""
+    if value not in options:
+        close = get_close_matches(str(value), [str(o) for o in options], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"`{argument}`: unknown option {value!r}. Valid options: {list(options)}.{hint}")
+
+
+def check_integer(value: Any, *, argument: str, minimum: int = 1) -> int:
+    """Return `value` as ``int``; ``TypeError`` if it is no integer, ``ValueError`` if it is below `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{argument}` must be an integer, found {value!r} of type {type(value).__name__}.")
+    if value < minimum:
+        raise ValueError(f"`{argument}` must be at least {minimum}, found {value}.")
+    return int(value)
+
+
+def check_number(
+    value: Any, *, argument: str, low: float = -np.inf, high: float = np.inf, open_low: bool = False
+) -> float:
+    """Return `value` as ``float``; ``ValueError`` outside of [low, high] (of (low, high] if `open_low`)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{argument}` must be a number, found {value!r} of type {type(value).__name__}.")
+    if not low <= value <= high or (open_low and value == low):
+        left = "(" if open_low else "["
+        raise ValueError(f"`{argument}` must be in {left}{low}, {high}], found {value}.")
+    return float(value)
+
+
+def check_obs_names(names: pd.Index, *, where: str = "adata") -> None:
+    """Raise ``ValueError`` if observation names repeat: results could not be joined by name."""
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()[:3].tolist()
+        raise ValueError(
+            f"`{where}.obs_names` are not unique, found repeats of {repeated}. "
+            f"Call `{where}.obs_names_make_unique()` first."
+        )
+
+
+def check_coordinates(coordinates: Any, *, argument: str, where: str) -> np.ndarray:
+    """Return coordinates as float64 ``(n_obs, 2 or 3)``, in the user's own units.
+
+    Raises ``ValueError`` for another shape, for NaN or infinite values and where all spots lie on one point.
+    """
+    xy = np.asarray(coordinates)
+    if xy.ndim != 2 or xy.shape[1] not in (2, 3) or not np.issubdtype(xy.dtype, np.number):
+        raise ValueError(
+            f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, 2) or (n_obs, 3), "
+            f"found shape {xy.shape} and dtype {xy.dtype}."
+        )
+    xy = xy.astype(np.float64)
+    bad = ~np.isfinite(xy).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"`{argument}`: `{where}` has {int(bad.sum())} rows with NaN or infinite coordinates "
+            f"(first: row {int(np.flatnonzero(bad)[0])}). Drop these spots or give them positions."
+        )
+    if len(xy) > 1 and (xy == xy[0]).all():
+        raise ValueError(
+            f"`{argument}`: all {len(xy)} spots of `{where}` have the same coordinates {xy[0].tolist()}. "
+            "Store the positions of the spots there."
+        )
+    return xy
+
+
+def check_finite(values: Any, *, argument: str, where: str) -> None:
+    """Raise ``ValueError`` if a dense or sparse array holds NaN or infinite values."""
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    n_bad = int(data.size - np.isfinite(data).sum())
+    if n_bad:
+        raise ValueError(f"`{argument}`: `{where}` holds {n_bad} NaN or infinite values. Remove or impute them first.")
+
+
+def check_counts(values: Any, *, argument: str, where: str, integer: bool = False) -> None:
+    """Raise ``ValueError`` if a dense or sparse array cannot be counts: not finite, negative, or (`integer`) fractional."""
+    check_finite(values, argument=argument, where=where)
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    if data.size and data.min() < 0:
+        raise ValueError(
+            f"`{argument}`: `{where}` holds negative values (minimum {data.min():g}) where counts are needed. "
+            "Name the layer that holds the raw counts."
+        )
+    if integer and (data != np.floor(data)).any():
+        raise ValueError(
+            f"`{argument}`: `{where}` holds fractional values where integer counts are needed. "
+            "Name the layer that holds the raw counts."
+        )
+
+
+def check_categories(column: pd.Series, *, argument: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """Return int64 codes ``(n_obs,)`` and the sorted names of the categories in use; the column is left as it is.
+
+    Raises ``ValueError`` where values are missing.
+    """
+    missing = column.isna()
+    if missing.any():
+        raise ValueError(
+            f"`{argument}`: `{where}` has {int(missing.sum())} missing values. "
+            "Fill them or drop these observations first."
+        )
+    names = column.astype(str).to_numpy()
+    categories, codes = np.unique(names, return_inverse=True)
+    return codes.astype(np.int64), categories.tolist()

@@ -1,0 +1,1 @@
+"""AnnData and MuData to arrays, graphs and tensors."""

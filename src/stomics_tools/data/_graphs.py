@@ -1,0 +1,141 @@
+"""Neighbour graphs of spots: in space and between features, never joining two batches, never n x n."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
+
+APPROXIMATE_ABOVE = 100_000
+"""Feature neighbours of more spots than this are approximate (pynndescent) unless asked otherwise."""
+
+
+def _batches(n_obs: int, batch: np.ndarray | None) -> list[np.ndarray]:
+    if batch is None:
+        return [np.arange(n_obs)]
+    return [np.flatnonzero(batch == b) for b in np.unique(batch)]
+
+
+def check_batch_sizes(n_obs: int, batch: np.ndarray | None, n_neighbors: int, *, argument: str = "n_neighbors") -> None:
+    """Raise ``ValueError`` if a batch has too few spots for `n_neighbors` neighbours other than itself."""
+    smallest = min((len(rows) for rows in _batches(n_obs, batch)), default=0)
+    if smallest <= n_neighbors:
+        raise ValueError(
+            f"`{argument}={n_neighbors}` needs at least {n_neighbors + 1} spots in every slice, "
+            f"found a slice with {smallest}. Lower `{argument}` or leave that slice out."
+        )
+
+
+def spatial_knn(coordinates: np.ndarray, n_neighbors: int, batch: np.ndarray | None = None) -> sparse.csr_matrix:
+    """Directed graph of the nearest spots in space, within each batch.
+
+    Parameters
+    ----------
+    coordinates
+        ``(n_obs, 2 or 3)``, any unit of length.
+    n_neighbors
+        Neighbours of each spot, the spot itself not counted. Spots on the same point are neighbours at distance 0.
+    batch
+        Integer codes ``(n_obs,)``; spots of different batches are never joined.
+
+    Returns
+    -------
+    ``(n_obs, n_obs)`` float64 CSR of Euclidean distances, `n_neighbors` stored entries a row (zeros are stored too).
+
+    Raises
+    ------
+    ValueError
+        If a batch has fewer than ``n_neighbors + 1`` spots.
+    """
+    return _knn(np.asarray(coordinates, dtype=np.float64), n_neighbors, batch, exact=True, algorithm="kd_tree")
+
+
+def feature_knn(
+    features: np.ndarray,
+    n_neighbors: int,
+    batch: np.ndarray | None = None,
+    *,
+    metric: str = "correlation",
+    exact: bool | None = None,
+    seed: int = 0,
+) -> sparse.csr_matrix:
+    """Directed graph of the spots most alike in their features, within each batch.
+
+    Parameters
+    ----------
+    features
+        ``(n_obs, n_features)``.
+    n_neighbors
+        Neighbours of each spot, the spot itself not counted.
+    batch
+        Integer codes ``(n_obs,)``; spots of different batches are never joined.
+    metric
+        ``"correlation"`` (one minus Pearson's; a constant row correlates with nothing) or ``"euclidean"``.
+    exact
+        Exact neighbours, or approximate ones by nearest-neighbour descent. Default: exact up to 100,000 spots.
+    seed
+        Of the approximate search.
+
+    Returns
+    -------
+    ``(n_obs, n_obs)`` float64 CSR of distances, `n_neighbors` stored entries a row (zeros are stored too).
+    """
+    x = np.asarray(features, dtype=np.float64)
+    if metric == "correlation":
+        x = x - x.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        # Rows that are constant up to rounding have no direction.
+        scale = np.abs(features).max(axis=1, keepdims=True) * x.shape[1] ** 0.5
+        x = np.divide(x, norm, out=np.zeros_like(x), where=norm > 1e-12 * np.maximum(scale, 1e-300))
+    elif metric != "euclidean":
+        raise ValueError(f"`metric`: unknown option {metric!r}. Valid options: ['correlation', 'euclidean'].")
+    if exact is None:
+        exact = len(x) <= APPROXIMATE_ABOVE
+    graph = _knn(x, n_neighbors, batch, exact=exact, algorithm="brute", seed=seed)
+    if metric == "correlation":
+        graph.data = np.clip(1.0 - edge_dots(graph, x), 0.0, 2.0)
+    return graph
+
+
+def edge_dots(graph: sparse.csr_matrix, x: np.ndarray, block: int = 1 << 18) -> np.ndarray:
+    """Dot product of the rows of `x` at the two ends of every stored edge, ``(n_edges,)``."""
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    out = np.empty(graph.nnz)
+    for start in range(0, graph.nnz, block):
+        part = slice(start, start + block)
+        out[part] = np.einsum("ij,ij->i", x[rows[part]], x[graph.indices[part]])
+    return out
+
+
+def _knn(
+    x: np.ndarray, n_neighbors: int, batch: np.ndarray | None, *, exact: bool, algorithm: str, seed: int = 0
+) -> sparse.csr_matrix:
+    """Neighbours of each row within its batch; indices ascend in a row so that the result is canonical."""
+    n_obs = len(x)
+    check_batch_sizes(n_obs, batch, n_neighbors)
+    indices = np.empty((n_obs, n_neighbors), dtype=np.int64)
+    distances = np.empty((n_obs, n_neighbors))
+    for rows in _batches(n_obs, batch):
+        part = x[rows]
+        if exact:
+            search = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(part)
+            d, i = search.kneighbors()  # without an argument: the spot itself is never its own neighbour
+        else:
+            i, d = _approximate(part, n_neighbors, seed)
+        order = np.argsort(i, axis=1)
+        indices[rows] = rows[np.take_along_axis(i, order, axis=1)]
+        distances[rows] = np.take_along_axis(d, order, axis=1)
+    indptr = np.arange(0, n_obs * n_neighbors + 1, n_neighbors, dtype=np.int64)
+    return sparse.csr_matrix((distances.ravel(), indices.ravel(), indptr), shape=(n_obs, n_obs))
+
+
+def _approximate(x: np.ndarray, n_neighbors: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from pynndescent import NNDescent  # compiles for a minute at first use
+
+    index = NNDescent(x.astype(np.float32), n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=None)
+    i, d = index.neighbor_graph
+    # The spot itself is left out wherever it stands; where it was not found, the farthest neighbour is.
+    itself = i == np.arange(len(x))[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    keep = ~itself
+    return i[keep].reshape(len(x), n_neighbors), d[keep].reshape(len(x), n_neighbors)
