@@ -1,1 +1,19 @@
 """AnnData and MuData to arrays, graphs and tensors."""
+
+from stomics_tools.data._graphs import check_batch_sizes, feature_knn, normalized_adjacency, spatial_knn
+from stomics_tools.data._order import hilbert_order
+from stomics_tools.data._read import check_same_features, read_spots
+from stomics_tools.data._spots import Modality, Spots, SpotsSpec
+
+__all__ = [
+    "Modality",
+    "Spots",
+    "SpotsSpec",
+    "check_batch_sizes",
+    "check_same_features",
+    "feature_knn",
+    "hilbert_order",
+    "normalized_adjacency",
+    "read_spots",
+    "spatial_knn",
+]

@@ -139,3 +139,27 @@ def _approximate(x: np.ndarray, n_neighbors: int, seed: int) -> tuple[np.ndarray
     itself[~itself.any(axis=1), -1] = True
     keep = ~itself
     return i[keep].reshape(len(x), n_neighbors), d[keep].reshape(len(x), n_neighbors)
+
+
+def normalized_adjacency(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Symmetric normalised adjacency with self-loops, ``D^-1/2 (A + I) D^-1/2`` with ``A = min(W + W^T, 1)``.
+
+    Parameters
+    ----------
+    graph
+        Directed non-negative weights ``(n_obs, n_obs)``; stored zeros are no edges.
+
+    Returns
+    -------
+    float64 CSR with ascending indices; every diagonal entry is stored.
+
+    Source: Kipf and Welling, 2017, equation 2.
+    """
+    both = sparse.csr_matrix(graph + graph.T)
+    both.eliminate_zeros()
+    both.data = np.minimum(both.data, 1.0)
+    looped = sparse.csr_matrix(both + sparse.identity(graph.shape[0], format="csr"))
+    scale = sparse.diags_array(1.0 / np.sqrt(np.asarray(looped.sum(axis=1)).ravel()))
+    result = sparse.csr_matrix(scale @ looped @ scale)
+    result.sort_indices()
+    return result

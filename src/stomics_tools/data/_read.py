@@ -1,0 +1,243 @@
+"""Reading and checking of the spots of an AnnData or MuData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from stomics_tools import _validate
+from stomics_tools.data._spots import Modality, Spots, SpotsSpec
+
+
+def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
+    """Read and check the spots of `data`; nothing is written to it.
+
+    Raises
+    ------
+    KeyError
+        If a key of `spec` is not there (the message lists those that are).
+    TypeError
+        If `data` is neither AnnData nor MuData.
+    ValueError
+        If what lies there cannot be used: see :mod:`stomics_tools._validate`, and for modalities rows that are NaN
+        in part, infinite values, no or only constant features, no spot at all, or no spot in common with the others.
+    """
+    if not isinstance(data, AnnData | MuData):
+        raise TypeError(f"Expected AnnData or MuData, found {type(data).__name__}.")
+    if not spec.modalities:
+        raise ValueError("`modalities` is empty. Name at least one, for example {'rna': 'X_pca'}.")
+    kind = "mdata" if isinstance(data, MuData) else "adata"
+    _validate.check_obs_names(data.obs_names, where=kind)
+    modalities = {
+        name: _read_mudata_modality(data, name, key)
+        if isinstance(data, MuData)
+        else _read_modality(data, name, key, where="adata")
+        for name, key in spec.modalities.items()
+    }
+    _check_connected(modalities)
+    coordinates = _read_coordinates(data, spec.spatial_key, kind)
+    batch, names = np.zeros(data.n_obs, dtype=np.int64), ["0"]
+    if spec.batch_key is not None:
+        column, where = _find_column(data, spec.batch_key, kind)
+        batch, names = _validate.check_categories(column, argument="batch_key", where=where)
+    graph_keys = dict(spec.feature_graph_keys or {})
+    for name in graph_keys:
+        _validate.check_option(name, list(spec.modalities), argument="feature_graph_keys")
+    return Spots(
+        modalities=modalities,
+        coordinates=coordinates,
+        batch=batch,
+        batch_names=names,
+        spatial_graph=None
+        if spec.spatial_graph_key is None
+        else _read_graph(data, spec.spatial_graph_key, batch, kind, "spatial_graph_key"),
+        feature_graphs={
+            name: _read_graph(data, key, batch, kind, "feature_graph_keys") for name, key in graph_keys.items()
+        },
+    )
+
+
+def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless `spots` have the modalities and features of a :meth:`Spots.state`."""
+    expected = state["modalities"]
+    if set(expected) != set(spots.modalities):
+        raise ValueError(
+            f"`modalities`: the model was set up with {sorted(expected)}, found {sorted(spots.modalities)}."
+        )
+    for name, modality in spots.modalities.items():
+        n_features, names = expected[name]["n_features"], expected[name]["feature_names"]
+        if modality.n_features != n_features:
+            raise ValueError(
+                f"Modality {name!r}: the model was set up with {n_features} features, found {modality.n_features}. "
+                "Prepare it with the same steps as the data of training."
+            )
+        if names is not None and modality.names is not None and list(modality.names) != list(names):
+            missing = sorted(set(names) - set(modality.names))[:3]
+            what = f"without {missing}" if missing else "in another order"
+            raise ValueError(
+                f"Modality {name!r}: the features differ from those of setup ({what}). "
+                "Subset or reorder them to the names of training."
+            )
+
+
+def _read_modality(adata: AnnData, name: str, key: str, *, where: str) -> Modality:
+    argument = f"modalities[{name!r}]"
+    in_obsm, in_layers = key in adata.obsm, key in adata.layers
+    if in_obsm + in_layers + (key == "X") > 1:
+        places = [p for p, there in (("obsm", in_obsm), ("layers", in_layers), ("X", key == "X")) if there]
+        raise ValueError(f"`{argument}`: {key!r} is in more than one of {places} of `{where}`. Rename one of them.")
+    if not (in_obsm or in_layers or key == "X"):
+        _validate.check_key(
+            key, ["X", *adata.obsm, *adata.layers], argument=argument, where=f"{where}.X, .obsm and .layers"
+        )
+    place = f"{where}.X" if key == "X" else f"{where}.{'obsm' if in_obsm else 'layers'}[{key!r}]"
+    raw = adata.obsm[key] if in_obsm else adata.layers[key] if in_layers else adata.X
+    if raw is None:
+        raise ValueError(f"`{argument}`: `{place}` is empty.")
+    names = None if in_obsm else tuple(adata.var_names.astype(str))
+    if isinstance(raw, pd.DataFrame):
+        names, raw = tuple(raw.columns.astype(str)), raw.to_numpy()
+    if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
+        raw = raw[:]  # backed
+    values = raw.toarray() if sparse.issparse(raw) else np.asarray(raw)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(
+            f"`{argument}`: `{place}` must have two dimensions and hold values, found shape {values.shape}."
+        )
+    values = np.array(values, dtype=np.float32, order="C")  # a copy: the user's array is not ours to fill
+    present = _find_present(values, argument, place)
+    values[~present] = 0.0
+    if (values[present] == values[present][:1]).all():
+        raise ValueError(
+            f"`{argument}`: `{place}` is constant (every spot has the same values). "
+            "Leave this modality out or name another array."
+        )
+    return Modality(values, present, names)
+
+
+def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
+    """Rows that were measured; a row of NaN alone was not."""
+    nan = np.isnan(values)
+    absent = nan.all(axis=1)
+    partly = nan.any(axis=1) & ~absent
+    if partly.any():
+        raise ValueError(
+            f"`{argument}`: {int(partly.sum())} rows of `{place}` are NaN in part (first: row "
+            f"{int(np.flatnonzero(partly)[0])}). Impute these values, or set the whole row to NaN if the modality "
+            "was not measured in that spot."
+        )
+    _validate.check_finite(values[~absent], argument=argument, where=place)
+    if absent.all():
+        raise ValueError(f"`{argument}`: `{place}` holds no spot that was measured. Leave this modality out.")
+    return ~absent
+
+
+def _read_mudata_modality(mdata: MuData, name: str, key: str) -> Modality:
+    _validate.check_key(name, mdata.mod, argument="modalities", where="mdata.mod")
+    adata = mdata.mod[name]
+    _validate.check_obs_names(adata.obs_names, where=f"mdata[{name!r}]")
+    own = _read_modality(adata, name, key, where=f"mdata[{name!r}]")
+    rows, there = _rows_in_modality(mdata, name)
+    values = np.zeros((mdata.n_obs, own.n_features), dtype=np.float32)
+    present = np.zeros(mdata.n_obs, dtype=bool)
+    values[there], present[there] = own.values[rows], own.present[rows]
+    return Modality(values, present, own.names)
+
+
+def _rows_in_modality(mdata: MuData, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the modality, and the mask of the spots of `mdata` that they belong to."""
+    position = np.asarray(mdata.obsmap[name]).ravel().astype(np.int64)  # 0: absent, else row + 1
+    there = position > 0
+    return position[there] - 1, there
+
+
+def _check_connected(modalities: Mapping[str, Modality]) -> None:
+    """Every modality must share spots with the others, directly or through a third one."""
+    names = list(modalities)
+    reached, frontier = {names[0]}, [names[0]]
+    while frontier:
+        current = modalities[frontier.pop()].present
+        for name in set(names) - reached:
+            if (current & modalities[name].present).any():
+                reached.add(name)
+                frontier.append(name)
+    if len(reached) < len(names):
+        raise ValueError(
+            f"`modalities`: {sorted(set(names) - reached)} share no spot with {sorted(reached)}. "
+            "Modalities are joined by observation names: check that they agree, or train separate models."
+        )
+
+
+def _read_coordinates(data: AnnData | MuData, key: str, kind: str) -> np.ndarray:
+    if key in data.obsm or isinstance(data, AnnData):
+        _validate.check_key(key, data.obsm, argument="spatial_key", where=f"{kind}.obsm")
+        return _validate.check_coordinates(data.obsm[key], argument="spatial_key", where=f"{kind}.obsm[{key!r}]")
+    owners = [name for name, mod in data.mod.items() if key in mod.obsm]
+    if not owners:
+        keys = [*data.obsm, *(f"{name}: {k}" for name, mod in data.mod.items() for k in mod.obsm)]
+        _validate.check_key(key, keys, argument="spatial_key", where="mdata.obsm and its modalities")
+    n_dims = np.asarray(data.mod[owners[0]].obsm[key]).shape[-1]
+    joined = np.full((data.n_obs, n_dims), np.nan)
+    for name in owners:
+        where = f"mdata[{name!r}].obsm[{key!r}]"
+        own = _validate.check_coordinates(data.mod[name].obsm[key], argument="spatial_key", where=where)
+        rows, there = _rows_in_modality(data, name)
+        known = there & np.isfinite(joined).all(axis=1)
+        if own.shape[1] != n_dims or not np.array_equal(joined[known], own[rows][known[there]]):
+            raise ValueError(
+                f"`spatial_key`: the coordinates of `{where}` differ from those of {owners[0]!r} in spots that both "
+                f"hold. Set `mdata.obsm[{key!r}]` to the ones to be used."
+            )
+        joined[there] = own[rows]
+    if not np.isfinite(joined).all():
+        raise ValueError(
+            f"`spatial_key`: {int((~np.isfinite(joined).all(axis=1)).sum())} spots have coordinates in no modality. "
+            f"Set `mdata.obsm[{key!r}]` for all spots."
+        )
+    return joined
+
+
+def _find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series, str]:
+    """The column of `obs`, of the object itself or as its modalities agree on it."""
+    if key in data.obs or isinstance(data, AnnData):
+        _validate.check_key(key, data.obs, argument="batch_key", where=f"{kind}.obs")
+        return data.obs[key], f"{kind}.obs[{key!r}]"
+    owners = [name for name, mod in data.mod.items() if key in mod.obs]
+    if not owners:
+        keys = [*data.obs, *(f"{name}: {k}" for name, mod in data.mod.items() for k in mod.obs)]
+        _validate.check_key(key, keys, argument="batch_key", where="mdata.obs and its modalities")
+    joined = np.full(data.n_obs, None, dtype=object)
+    for name in owners:
+        rows, there = _rows_in_modality(data, name)
+        own = data.mod[name].obs[key].astype(object).to_numpy()[rows]
+        known = pd.notna(joined[there])
+        if (joined[there][known].astype(str) != own[known].astype(str)).any():
+            raise ValueError(
+                f"`batch_key`: `mdata[{name!r}].obs[{key!r}]` differs from that of {owners[0]!r} in spots that both "
+                f"hold. Set `mdata.obs[{key!r}]` to the one to be used."
+            )
+        joined[there] = own
+    return pd.Series(joined, index=data.obs_names), f"mdata.mod[...].obs[{key!r}]"
+
+
+def _read_graph(data: AnnData | MuData, key: str, batch: np.ndarray, kind: str, argument: str) -> sparse.csr_matrix:
+    where = f"{kind}.obsp[{key!r}]"
+    _validate.check_key(key, data.obsp, argument=argument, where=f"{kind}.obsp")
+    graph = sparse.csr_matrix(data.obsp[key], dtype=np.float64)
+    _validate.check_finite(graph, argument=argument, where=where)
+    if graph.nnz and graph.data.min() < 0:
+        raise ValueError(f"`{argument}`: `{where}` has negative weights (minimum {graph.data.min():g}).")
+    edges = graph.tocoo()
+    n_between = int((batch[edges.row] != batch[edges.col]).sum())
+    if n_between:
+        raise ValueError(
+            f"`{argument}`: {n_between} edges of `{where}` join different batches. Build it within each slice "
+            "(squidpy's `library_key`)."
+        )
+    return graph

@@ -1,0 +1,99 @@
+"""The spots of a slice as plain arrays, and where in an object they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class SpotsSpec:
+    """Where in an object the data of a model lie: what ``setup_anndata`` and ``setup_mudata`` record.
+
+    Parameters
+    ----------
+    modalities
+        Name of each modality to its ``obsm`` key, layer, or ``"X"`` (of the modality of that name in a MuData).
+    spatial_key
+        ``obsm`` key of the coordinates.
+    batch_key
+        ``obs`` column of slices or patients, if there are several.
+    spatial_graph_key
+        ``obsp`` key of a ready spatial graph.
+    feature_graph_keys
+        Modality to the ``obsp`` key of its ready feature graph.
+    """
+
+    modalities: Mapping[str, str]
+    spatial_key: str
+    batch_key: str | None = None
+    spatial_graph_key: str | None = None
+    feature_graph_keys: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality of all spots.
+
+    ``values`` float32 ``(n_obs, n_features)``, zero in the rows where ``present`` (bool ``(n_obs,)``) is false;
+    ``names`` of the features where they have any.
+    """
+
+    values: np.ndarray
+    present: np.ndarray
+    names: tuple[str, ...] | None
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.values.shape[1])
+
+
+@dataclass(frozen=True)
+class Spots:
+    """The spots of one object as arrays, rows in the object's order.
+
+    ``coordinates`` float64 ``(n_obs, 2 or 3)``; ``batch`` int64 codes ``(n_obs,)`` into ``batch_names``;
+    ``spatial_graph`` and ``feature_graphs`` are ready CSR graphs where the user named some.
+    """
+
+    modalities: dict[str, Modality]
+    coordinates: np.ndarray
+    batch: np.ndarray
+    batch_names: list[str]
+    spatial_graph: sparse.csr_matrix | None
+    feature_graphs: dict[str, sparse.csr_matrix]
+
+    @property
+    def n_obs(self) -> int:
+        """Number of spots."""
+        return len(self.coordinates)
+
+    def fingerprint(self) -> str:
+        """Hash of all that a model sees: two objects with the same one hold the same data."""
+        digest = hashlib.sha256()
+        for name, modality in self.modalities.items():
+            digest.update(repr((name, modality.values.shape, modality.names)).encode())
+            digest.update(np.ascontiguousarray(modality.values).data)
+            digest.update(modality.present.tobytes())
+        digest.update(self.coordinates.tobytes())
+        digest.update(self.batch.tobytes())
+        for graph in (self.spatial_graph, *self.feature_graphs.values()):
+            if graph is not None:
+                digest.update(graph.indices.tobytes() + graph.indptr.tobytes() + graph.data.tobytes())
+        return digest.hexdigest()
+
+    def state(self) -> dict[str, Any]:
+        """What another object must share with this one, in plain values."""
+        return {
+            "modalities": {
+                name: {"n_features": m.n_features, "feature_names": None if m.names is None else list(m.names)}
+                for name, m in self.modalities.items()
+            },
+            "batches": list(self.batch_names),
+        }

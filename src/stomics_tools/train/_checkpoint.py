@@ -1,0 +1,77 @@
+"""Checkpoints that let a killed run go on to the result of an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+FILE_NAME = "last.ckpt"
+
+
+class EpochCheckpoint(pl.callbacks.Checkpoint):
+    """Writes ``<folder>/last.ckpt`` every few epochs and at the end, each time whole or not at all.
+
+    It holds weights, optimiser, scheduler, callbacks and the state of torch's generator.
+
+    Parameters
+    ----------
+    folder
+        Made if it does not exist.
+    every
+        Epochs between two checkpoints.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 1) -> None:
+        self._path = Path(folder) / FILE_NAME
+        self._every = every
+        self._restored: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the generator where a resumed run left it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._restored is not None:
+            torch.set_rng_state(self._restored)
+            self._restored = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write if it is time to."""
+        done = trainer.current_epoch + 1
+        if done % self._every == 0 or done == trainer.max_epochs or trainer.should_stop:
+            partial = self._path.with_suffix(".partial")
+            trainer.save_checkpoint(partial)
+            os.replace(partial, self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the generator."""
+        return {"torch_rng": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember it for the start of training."""
+        self._restored = state_dict["torch_rng"]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Content of a checkpoint, without running code from it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is truncated, corrupt, or no checkpoint of this package.
+    """
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"`ckpt_path`: no checkpoint at {str(path)!r}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  (torch raises many kinds for a damaged file)
+        raise ValueError(f"`ckpt_path`: {str(path)!r} is damaged or no checkpoint ({error}).") from error
+    if not isinstance(content, dict) or "stomics_tools" not in content:
+        raise ValueError(f"`ckpt_path`: {str(path)!r} is not a checkpoint of stomics-tools.")
+    return content

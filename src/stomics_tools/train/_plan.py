@@ -1,0 +1,97 @@
+"""Training on all spots at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+Scheduler = Literal["cosine", "plateau"]
+
+
+class FullBatchModule(Protocol):
+    """What :class:`FullBatchPlan` asks of a module."""
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars of one step by name; ``"train_loss"`` is minimised."""
+        ...
+
+
+class FullBatchPlan(pl.LightningModule):
+    """One optimiser step an epoch, on the whole of the data.
+
+    Parameters
+    ----------
+    module
+        With a method ``losses``, see :class:`FullBatchModule`.
+    make_optimizer
+        Parameters to optimiser.
+    scheduler
+        ``"cosine"`` to zero over `max_epochs`, ``"plateau"`` on the training loss (factor 0.5 after 10 epochs
+        without gain), or none.
+    max_epochs
+        Length of the cosine.
+    meta
+        Plain values written into checkpoints: what a resumed run must agree with.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        scheduler: Scheduler | None,
+        max_epochs: int,
+        meta: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._make_optimizer = make_optimizer
+        self._scheduler = scheduler
+        self._max_epochs = max_epochs
+        self._meta = meta
+        self._on_device: Any = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Losses of one step, logged by their names."""
+        losses = self.module.losses(batch)  # type: ignore[operator]
+        values = {name: value.detach() for name, value in losses.items()}
+        if not math.isfinite(float(values["train_loss"])):
+            raise FloatingPointError(
+                f"The training loss became {float(values['train_loss'])} in epoch {self.current_epoch}. "
+                "Lower `lr`, set `clip_grad`, or scale the features."
+            )
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        return losses["train_loss"]
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and scheduler in Lightning's form."""
+        optimizer = self._make_optimizer(self.module.parameters())
+        if self._scheduler is None:
+            return optimizer
+        schedule: Any
+        if self._scheduler == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self._max_epochs)
+        else:
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "train_loss"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the data once, not every epoch."""
+        if self._on_device is None:
+            self._on_device = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return self._on_device
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run is checked against."""
+        checkpoint["stomics_tools"] = self._meta
+
+    @staticmethod
+    def loader(batch: Any) -> DataLoader:
+        """A data loader that yields `batch` once an epoch, as it is."""
+        return DataLoader([batch], batch_size=None)  # type: ignore[arg-type]

@@ -1,0 +1,93 @@
+"""One call around Lightning's trainer: seeds, callbacks, warnings."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from stomics_tools.train._checkpoint import FILE_NAME, EpochCheckpoint
+from stomics_tools.train._history import History
+from stomics_tools.train._progress import EpochProgress
+
+
+def fit(
+    plan: pl.LightningModule,
+    data: Any,
+    *,
+    max_epochs: int,
+    seed: int,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = "auto",
+    patience: int | None = None,
+    clip_grad: float | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 10,
+    ckpt_path: str | Path | None = None,
+    history: dict[str, pd.DataFrame] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Any = False,
+    enable_progress_bar: bool = True,
+    **trainer_kwargs: Any,
+) -> dict[str, pd.DataFrame]:
+    """Train `plan` on `data` and return the history, one table a logged quantity.
+
+    Torch's generators are seeded for the call and given back as they were. ``accelerator="auto"`` is a GPU by CUDA
+    where there is one, else the CPU (never MPS: asked for by name only, as in scvi-tools). `patience` stops when the
+    training loss has not fallen for so many epochs. Other arguments go to :class:`lightning.pytorch.Trainer`.
+    """
+    keep = History(history)
+    every: list[pl.Callback] = [*callbacks, keep]
+    if patience is not None:
+        every.append(
+            EarlyStopping(monitor="train_loss", patience=patience, mode="min", check_on_train_epoch_end=True)
+        )
+    if checkpoint_dir is not None:
+        every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
+    if enable_progress_bar:
+        every.append(EpochProgress())
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    if ckpt_path is not None and Path(ckpt_path).is_dir():
+        ckpt_path = Path(ckpt_path) / FILE_NAME
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=1 if devices == "auto" else devices,
+            gradient_clip_val=clip_grad,
+            callbacks=every,
+            logger=logger,
+            enable_checkpointing=checkpoint_dir is not None,
+            enable_model_summary=False,
+            enable_progress_bar=enable_progress_bar,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            **trainer_kwargs,
+        )
+        trainer.fit(plan, data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
+    return keep.tables()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's hints on devices, workers and loggers speak of choices that the user does not have here."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*The number of training batches.*", ".*`isinstance.*"):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)
