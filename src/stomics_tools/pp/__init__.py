@@ -1,0 +1,11 @@
+"""Recipes from raw counts to the representations that models and clustering take."""
+
+from __future__ import annotations
+
+from stomics_tools.pp._atac import atac
+from stomics_tools.pp._counts import split_counts, thin_counts
+from stomics_tools.pp._protein import protein
+from stomics_tools.pp._rna import rna
+from stomics_tools.pp._smooth import smooth, smooth_features
+
+__all__ = ["atac", "protein", "rna", "smooth", "smooth_features", "split_counts", "thin_counts"]
