@@ -77,13 +77,13 @@ class Spots:
     def fingerprint(self) -> str:
         """Hash of all that a model sees: two objects with the same one hold the same data."""
         digest = hashlib.sha256()
-        for name, modality in self.modalities.items():
+        for name, modality in sorted(self.modalities.items()):
             digest.update(repr((name, modality.values.shape, modality.names)).encode())
             digest.update(np.ascontiguousarray(modality.values).data)
             digest.update(modality.present.tobytes())
         digest.update(self.coordinates.tobytes())
         digest.update(self.batch.tobytes())
-        for graph in (self.spatial_graph, *self.feature_graphs.values()):
+        for graph in (self.spatial_graph, *(graph for _, graph in sorted(self.feature_graphs.items()))):
             if graph is not None:
                 digest.update(graph.indices.tobytes() + graph.indptr.tobytes() + graph.data.tobytes())
         return digest.hexdigest()

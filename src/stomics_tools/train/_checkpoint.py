@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"`ckpt_path`: no checkpoint at {str(path)!r}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  (torch raises many kinds for a damaged file)
+    except Exception as error:
         raise ValueError(f"`ckpt_path`: {str(path)!r} is damaged or no checkpoint ({error}).") from error
     if not isinstance(content, dict) or "stomics_tools" not in content:
         raise ValueError(f"`ckpt_path`: {str(path)!r} is not a checkpoint of stomics-tools.")

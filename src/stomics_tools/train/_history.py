@@ -34,8 +34,13 @@ class History(pl.Callback):
         self._values = {name: list(values) for name, values in state_dict["values"].items()}
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """One table a quantity, as scvi-tools has them: index ``epoch``, one column of the same name."""
-        return {
-            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"))
-            for name, values in self._values.items()
-        }
+        """See :func:`history_tables`."""
+        return history_tables(self._values)
+
+
+def history_tables(values: dict[str, list[float]]) -> dict[str, pd.DataFrame]:
+    """One table a quantity, as scvi-tools has them: index ``epoch``, one column of the same name."""
+    return {
+        name: pd.DataFrame({name: column}, index=pd.RangeIndex(len(column), name="epoch"))
+        for name, column in values.items()
+    }

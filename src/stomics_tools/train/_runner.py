@@ -47,9 +47,7 @@ def fit(
     keep = History(history)
     every: list[pl.Callback] = [*callbacks, keep]
     if patience is not None:
-        every.append(
-            EarlyStopping(monitor="train_loss", patience=patience, mode="min", check_on_train_epoch_end=True)
-        )
+        every.append(EarlyStopping(monitor="train_loss", patience=patience, mode="min", check_on_train_epoch_end=True))
     if checkpoint_dir is not None:
         every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
     if enable_progress_bar:

@@ -1,0 +1,124 @@
+"""Spots to the tensors and graphs that the module works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from stomics_tools.data import Spots, feature_knn, hilbert_order, normalized_adjacency, spatial_knn
+from stomics_tools.data._tensors import to_graph
+from stomics_tools.model.praga_spike._settings import FeatureWeights, Settings
+from stomics_tools.nn import Graph
+
+
+@dataclass
+class Inputs:
+    """One object, ready for the module; spots stand in the order of a space-filling curve.
+
+    Parameters
+    ----------
+    order
+        Row of the object at each place, int64 ``(n_obs,)``.
+    values
+        One ``(n_obs, n_features)`` a modality; spots without the modality hold its mean.
+    present
+        Bool ``(n_obs,)`` a modality, or none where all spots have it.
+    spatial
+        Spatial graph and its normalised weights.
+    features
+        Feature graph of each modality and its normalised weights, the starting point of the learned ones.
+    """
+
+    order: np.ndarray
+    values: list[Tensor]
+    present: list[Tensor | None]
+    spatial: tuple[Graph, Tensor]
+    features: list[tuple[Graph, Tensor]]
+
+    @property
+    def n_obs(self) -> int:
+        """Number of spots."""
+        return len(self.order)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Inputs:
+        """The same on another device."""
+        return Inputs(
+            order=self.order,
+            values=[v.to(device, non_blocking=non_blocking) for v in self.values],
+            present=[None if p is None else p.to(device, non_blocking=non_blocking) for p in self.present],
+            spatial=(self.spatial[0].to(device), self.spatial[1].to(device)),
+            features=[(graph.to(device), weight.to(device)) for graph, weight in self.features],
+        )
+
+    def restore(self, rows: np.ndarray) -> np.ndarray:
+        """Rows along the curve back to the order of the object."""
+        result = np.empty_like(rows)
+        result[self.order] = rows
+        return result
+
+    def restore_graph(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """A graph along the curve back to the order of the object."""
+        place = np.empty_like(self.order)
+        place[self.order] = np.arange(len(place))
+        restored = matrix[place][:, place].tocsr()
+        restored.sort_indices()
+        return restored
+
+
+def prepare(
+    spots: Spots,
+    settings: Settings,
+    *,
+    features: list[tuple[Graph, Tensor]] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Inputs:
+    """Build the graphs of `spots`, block-diagonal over batches, and put everything in spatial order.
+
+    Modalities stand in the order of their names. Feature graphs are built unless they are given.
+
+    Raises ``ValueError`` if a batch has fewer spots than neighbours are asked for.
+    """
+    order = hilbert_order(spots.coordinates, spots.batch)
+    batch = spots.batch[order]
+    if spots.spatial_graph is None:
+        nearest = spatial_knn(spots.coordinates[order], settings.n_spatial_neighbors, batch)
+        nearest.data[:] = 1.0
+    else:
+        nearest = spots.spatial_graph[order][:, order]
+    values, present, built = [], [], []
+    for name, modality in sorted(spots.modalities.items()):
+        x, there = modality.values[order], modality.present[order]
+        if features is None:
+            ready = spots.feature_graphs.get(name)
+            graph = _feature_graph(x, there, batch, settings) if ready is None else ready[order][:, order]
+            built.append(to_graph(normalized_adjacency(graph), dtype))
+        x = np.where(there[:, None], x, x[there].mean(axis=0))
+        values.append(torch.from_numpy(x).to(dtype))
+        present.append(None if there.all() else torch.from_numpy(there))
+    spatial = to_graph(normalized_adjacency(nearest), dtype)
+    return Inputs(order, values, present, spatial, built if features is None else features)
+
+
+def _feature_graph(x: np.ndarray, present: np.ndarray, batch: np.ndarray, settings: Settings) -> sparse.csr_matrix:
+    """Neighbours among the spots that have the modality; the others have none."""
+    rows = np.flatnonzero(present)
+    part = feature_knn(x[rows], settings.n_feature_neighbors, batch[rows])
+    part.data = _edge_weights(part.data, settings.feature_weights)
+    if len(rows) == len(x):
+        return part
+    edges = part.tocoo()
+    return sparse.csr_matrix((edges.data, (rows[edges.row], rows[edges.col])), shape=(len(x), len(x)))
+
+
+def _edge_weights(distance: np.ndarray, kind: FeatureWeights) -> np.ndarray:
+    """Weights from correlation distances.
+
+    The published model takes the distance itself, so that the least alike of the neighbours weighs most.
+    """
+    if kind == "distance":
+        return distance
+    return np.ones_like(distance) if kind == "connectivity" else np.clip(1.0 - distance, 0.0, 1.0)

@@ -1,0 +1,17 @@
+"""Analyses that write their results into an AnnData or MuData."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stomics_tools.tl._domains import spatial_domains
+
+__all__ = ["praga_spike", "spatial_domains"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "praga_spike":  # its model brings torch, which the others do not need
+        from stomics_tools.tl._praga_spike import praga_spike
+
+        return praga_spike
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
