@@ -1,8 +1,18 @@
-"""Data to start from: simulated slices."""
+"""Data to start from: simulated slices, public slices, and a reader of slices in files."""
 
 from __future__ import annotations
 
 from stomics_tools.datasets._counts import Modality
+from stomics_tools.datasets._public import human_lymph_node, mouse_brain, mouse_spleen, mouse_thymus
+from stomics_tools.datasets._read import read_slice
 from stomics_tools.datasets._simulate import simulate_multiomics
 
-__all__ = ["Modality", "simulate_multiomics"]
+__all__ = [
+    "Modality",
+    "human_lymph_node",
+    "mouse_brain",
+    "mouse_spleen",
+    "mouse_thymus",
+    "read_slice",
+    "simulate_multiomics",
+]

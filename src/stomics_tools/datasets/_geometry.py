@@ -129,12 +129,14 @@ def draw_domains(u: np.ndarray, shares: np.ndarray, rng: np.random.Generator) ->
         free = np.flatnonzero(codes < 0)
         centres = _spread_points(warped[free], int(rng.integers(1, 4)), rng)
         reach = rng.uniform(0.7, 1.0, size=len(centres))
-        distance = np.min([np.linalg.norm(warped[free] - c, axis=1) / r for c, r in zip(centres, reach, strict=True)], 0)
+        distance = np.min(
+            [np.linalg.norm(warped[free] - c, axis=1) / r for c, r in zip(centres, reach, strict=True)], 0
+        )
         codes[free[np.argpartition(distance, sizes[code] - 1)[: sizes[code]]]] = code
 
     free = np.flatnonzero(codes < 0)
-    origin = rng.normal(size=n_dims)
-    origin *= rng.uniform(1.2, 2.0) / np.linalg.norm(origin)
+    direction = rng.normal(size=n_dims)
+    origin = direction * rng.uniform(1.2, 2.0) / np.linalg.norm(direction)
     depth = np.linalg.norm(warped[free] - origin, axis=1)
     codes[free[np.argsort(depth)]] = np.repeat(np.arange(n_layers), sizes[:n_layers])
     return codes

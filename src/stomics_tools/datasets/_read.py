@@ -38,7 +38,8 @@ def read_slice(path: str | Path) -> AnnData | MuData:
     if not path.exists():
         raise FileNotFoundError(f"`path`: no such file '{path}'.")
     try:
-        return _read(path)
+        with md.set_options(pull_on_update=False):  # mudata before 0.4 would add columns that are not in the file
+            return _read(path)
     # What a damaged file raises depends on where the damage is.
     except Exception as error:
         raise ValueError(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-import mudata as md
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -17,6 +16,7 @@ from stomics_tools import _keys
 from stomics_tools._validate import check_integer, check_number, check_option
 from stomics_tools.datasets._counts import KINDS, Modality, simulate_counts, views
 from stomics_tools.datasets._geometry import domain_shares, draw_domains, tissue, unit_positions
+from stomics_tools.datasets._join import join
 
 Layout = Literal["hex", "square", "cells"]
 Mode = Literal["domains", "mixture"]
@@ -145,13 +145,13 @@ def simulate_multiomics(
         )
         groups = ["|".join(f"{word}{i}" for i in np.flatnonzero(view == code)) for code in range(view.max() + 1)]
         var = pd.DataFrame(
-            {"marks": pd.Categorical.from_codes(marks, groups)},
+            {"marks": pd.Categorical.from_codes(marks, pd.Index(groups))},
             index=[f"{name}_{KINDS[spec.kind].prefix}{j}" for j in range(x.shape[1])],
         )
         adata = AnnData(x, obs=obs.copy(), var=var, obsm={_keys.SPATIAL: coordinates.copy()})
         mods[name] = adata[~absent[name]].copy() if absent[name].any() else adata
 
-    mdata = _join(mods, obs, coordinates)
+    mdata = join(mods, obs, coordinates)
     mdata.uns["simulate_multiomics"] = {
         "n_obs": n_obs,
         "n_domains": n_domains,
@@ -223,15 +223,5 @@ def _draw_cell_types(domain: np.ndarray, n_domains: int, rng: np.random.Generato
     return np.where(rng.random(len(domain)) < _PURITY, domain, common)
 
 
-def _categorical(codes: np.ndarray, n_categories: int, prefix: str) -> pd.Categorical:
-    return pd.Categorical.from_codes(codes, [f"{prefix}{i}" for i in range(n_categories)])
-
-
-def _join(mods: dict[str, AnnData], obs: pd.DataFrame, coordinates: np.ndarray) -> MuData:
-    """Join modalities into a MuData that holds the shared annotation once."""
-    with md.set_options(pull_on_update=False):
-        mdata = MuData(mods)
-        rows = obs.index.get_indexer(mdata.obs_names)
-        mdata.obs = obs.iloc[rows].copy()
-        mdata.obsm[_keys.SPATIAL] = coordinates[rows]
-    return mdata
+def _categorical(codes: np.ndarray, n_categories: int, prefix: str) -> pd.api.extensions.ExtensionArray:
+    return pd.Categorical.from_codes(codes, pd.Index([f"{prefix}{i}" for i in range(n_categories)]))
