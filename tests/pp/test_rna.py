@@ -181,3 +181,13 @@ def test_errors_leave_the_object_alone(counts, spoil, arguments, error, message)
 def test_no_counts_at_all():
     with pytest.raises(ValueError, match="`adata.X` is empty"):
         rna(AnnData(shape=(5, 4)))
+
+
+def test_variances_that_cannot_be_modelled():
+    """Genes with one and the same mean: the message says what to do, and that works."""
+    values = np.random.default_rng(0).poisson(2, 60)
+    a = adata_of(np.column_stack([np.random.default_rng(g).permutation(values) for g in range(30)]))
+    with pytest.raises(ValueError, match="`n_top_genes=5`: the variances of 30 genes.*`n_top_genes=None`"):
+        rna(a, n_top_genes=5)
+    rna(a, n_top_genes=None, n_comps=3)
+    assert a.obsm["X_pca"].shape == (60, 3)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+from sklearn.metrics import adjusted_rand_score
+
+from stomics_tools.data._graphs import spatial_knn
+from stomics_tools.tl import _domains, spatial_domains
+from stomics_tools.tl._refine import majority_labels
+
+
+@pytest.fixture
+def adata() -> AnnData:
+    """Three stripes of 100, 140 and 160 spots; their representation has 30 columns, three of which tell."""
+    rng = np.random.default_rng(0)
+    stripe = np.repeat([0, 1, 2], [100, 140, 160])
+    a = AnnData(rng.poisson(1, size=(400, 5)).astype(np.float32))
+    a.obsm["spatial"] = np.column_stack([stripe + rng.uniform(size=400), rng.uniform(size=400)])
+    a.obsm["X"] = rng.normal(size=(400, 30))
+    a.obsm["X"][:, :3] += 4 * np.eye(3)[stripe]
+    a.obs["stripe"] = pd.Categorical(stripe)
+    a.obs["slice"] = pd.Categorical(rng.choice(["p", "q"], 400), categories=["unused", "p", "q"])
+    return a
+
+
+@pytest.mark.parametrize("method", ["gmm", "leiden"])
+def test_finds_the_stripes_and_names_them_by_size(adata, method):
+    assert spatial_domains(adata, 3, use_rep="X", method=method) is None
+    domain = adata.obs["domain"]
+    assert adjusted_rand_score(adata.obs["stripe"], domain) > 0.9
+    assert domain.dtype == pd.CategoricalDtype(["0", "1", "2"])
+    assert domain.value_counts().loc[["0", "1", "2"]].is_monotonic_decreasing
+    assert adata.uns["domain"]["params"]["n_found"] == 3
+    assert "bic" not in adata.uns["domain"]
+
+
+def test_number_of_domains_by_the_criterion(adata):
+    adata.obsm["X"] = adata.obsm["X"][:, :4]
+    spatial_domains(adata, use_rep="X", max_domains=6)
+    assert adata.uns["domain"]["params"]["n_found"] == 3
+    assert adata.uns["domain"]["bic"].shape == (5,)
+    assert np.argmin(adata.uns["domain"]["bic"]) == 1
+    assert "n_domains" not in adata.uns["domain"]["params"]
+
+
+@pytest.mark.parametrize(("refine", "n_neighbors"), [(True, 50), (7, 7)])
+def test_refinement_is_the_majority_within_a_slice(adata, refine, n_neighbors):
+    spatial_domains(adata, 3, use_rep="X")
+    spatial_domains(adata, 3, use_rep="X", refine=refine, batch_key="slice", key_added="refined")
+    codes = (adata.obs["slice"] == "q").to_numpy().astype(int)
+    graph = spatial_knn(adata.obsm["spatial"], n_neighbors, codes)
+    expected = majority_labels(adata.obs["domain"].cat.codes.to_numpy().astype(int), graph)
+    assert (expected != adata.obs["domain"].cat.codes).any()
+    assert adjusted_rand_score(expected, adata.obs["refined"]) == 1
+    assert adata.obs["slice"].cat.categories.tolist() == ["unused", "p", "q"]
+
+
+def test_result_does_not_depend_on_order_or_storage(adata):
+    """Another order of the spots, other types, a data frame: the same partition."""
+    spatial_domains(adata, 3, use_rep="X")
+    order = np.random.default_rng(1).permutation(400)
+    other = adata[order].copy()
+    spatial_domains(other, 3, use_rep="X")
+    assert adjusted_rand_score(other.obs["domain"], adata.obs["domain"].iloc[order]) == 1
+
+    for form in (lambda x: x.astype(np.float32), lambda x: pd.DataFrame(x, index=adata.obs_names).add_prefix("c")):
+        other = adata.copy()
+        other.obsm["X"] = form(adata.obsm["X"])
+        spatial_domains(other, 3, use_rep="X")
+        assert other.obs["domain"].equals(adata.obs["domain"])
+
+
+@pytest.mark.parametrize("method", ["gmm", "leiden"])
+def test_same_seed_same_result_without_global_state(adata, method):
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        first, second = (
+            spatial_domains(adata, 7, use_rep="X", method=method, seed=5, copy=True).obs["domain"] for _ in range(2)
+        )
+    assert first.equals(second)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert "domain" not in adata.obs
+
+
+@pytest.mark.parametrize("n_domains", [3, None])
+def test_results_survive_a_file(adata, tmp_path, n_domains):
+    adata.write_h5ad(tmp_path / "plain.h5ad")
+    backed = ad.read_h5ad(tmp_path / "plain.h5ad", backed="r")
+    for a in (adata, backed):
+        spatial_domains(a, n_domains, use_rep="X", refine=np.int64(6), max_domains=5, seed=np.int64(2))
+    assert backed.obs["domain"].equals(adata.obs["domain"])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert back.obs["domain"].equals(adata.obs["domain"])
+    assert back.uns["domain"]["params"]["use_rep"] == "X"
+    assert back.uns["domain"]["params"]["refine"] == 6
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_mudata(adata, tmp_path):
+    mdata = MuData({"rna": AnnData(adata.X), "protein": AnnData(adata.X)})
+    mdata.obsm["X"], mdata.obsm["spatial"] = adata.obsm["X"], adata.obsm["spatial"]
+    spatial_domains(mdata, 3, use_rep="X", refine=6)
+    spatial_domains(adata, 3, use_rep="X", refine=6)
+    np.testing.assert_array_equal(mdata.obs["domain"], adata.obs["domain"])
+    mdata.write_h5mu(tmp_path / "a.h5mu")
+    back = mudata.read_h5mu(tmp_path / "a.h5mu")
+    assert back.uns["domain"]["params"]["n_found"] == 3
+
+
+@pytest.mark.filterwarnings("ignore::anndata.ImplicitModificationWarning")
+def test_a_view_becomes_its_own_object(adata):
+    view = adata[adata.obs["stripe"] != 0]
+    spatial_domains(view, 2, use_rep="X")
+    assert adjusted_rand_score(view.obs["stripe"], view.obs["domain"]) > 0.9
+    assert "domain" not in adata.obs
+
+
+def test_warns_of_another_number_than_asked_for(adata):
+    adata.obsm["X"] = np.repeat(np.eye(3), [100, 140, 160], axis=0)
+    with pytest.warns(UserWarning, match="`n_domains=6`: [345] domains were found"):
+        spatial_domains(adata, 6, use_rep="X")
+    assert adata.uns["domain"]["params"]["n_domains"] == 6
+    assert adata.uns["domain"]["params"]["n_found"] == adata.obs["domain"].nunique()
+
+
+def test_narrow_and_degenerate_representations(adata):
+    """One column; columns that repeat others or never vary; fewer spots than columns."""
+    x = adata.obsm["X"][:, :3]
+    adata.obsm["one"] = 100 * x[:, :1]
+    spatial_domains(adata, 2, use_rep="one")
+    assert adjusted_rand_score(adata.obs["stripe"] == 0, adata.obs["domain"]) > 0.8
+    adata.obsm["plain"], adata.obsm["rank"] = x, np.column_stack([x, x @ [1, 2, 3], np.ones(400), x])
+    spatial_domains(adata, 3, use_rep="plain", key_added="plain")
+    spatial_domains(adata, 3, use_rep="rank", key_added="rank")
+    assert adjusted_rand_score(adata.obs["plain"], adata.obs["rank"]) > 0.95
+    few = adata[[0, 1, 2, 200, 201, 202, 203]].copy()
+    spatial_domains(few, 2, use_rep="X")
+    assert few.obs["domain"].nunique() == 2
+
+
+def spoil_rep(a):
+    a.obsm["X"][3, 1] = np.nan
+
+
+def flatten_rep(a):
+    a.obsm["X"][:] = 2.5
+
+
+def spoil_slices(a):
+    a.obs.loc[a.obs_names[2], "slice"] = np.nan
+
+
+def small_slice(a):
+    a.obs["slice"] = ["small"] * 12 + ["large"] * 388
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "error", "message"),
+    [
+        (None, {"use_rep": "X_praga"}, KeyError, "`use_rep`: key 'X_praga' not found in `adata.obsm`.*'spatial'"),
+        (spoil_rep, {}, ValueError, "`use_rep`: `adata.obsm\\['X'\\]` holds 1 NaN"),
+        (flatten_rep, {}, ValueError, "`use_rep`: all rows .* are the same"),
+        (None, {"n_domains": 401}, ValueError, "`n_domains=401` domains cannot be made of 400 spots"),
+        (None, {"n_domains": 1}, ValueError, "`n_domains` must be at least 2, found 1"),
+        (None, {"n_domains": 3.0}, TypeError, "`n_domains` must be an integer"),
+        (None, {"max_domains": 1}, ValueError, "`max_domains` must be at least 2"),
+        (None, {"n_starts": 0}, ValueError, "`n_starts` must be at least 1"),
+        (None, {"n_pcs": 0}, ValueError, "`n_pcs` must be at least 1"),
+        (None, {"method": "mclust"}, ValueError, "`method`: unknown option 'mclust'.*'gmm', 'leiden'"),
+        (None, {"refine": True, "spatial_key": "xy"}, KeyError, "`spatial_key`: key 'xy' not found"),
+        (None, {"refine": 0}, ValueError, "`refine` must be at least 1"),
+        (None, {"refine": True, "batch_key": "slide"}, KeyError, "`batch_key`: key 'slide'.*Did you mean 'slice'"),
+        (spoil_slices, {"refine": True, "batch_key": "slice"}, ValueError, "`batch_key`.*1 missing values"),
+        (small_slice, {"refine": 12, "batch_key": "slice"}, ValueError, "`refine=12` needs at least 13.*with 12"),
+    ],
+)
+def test_errors_leave_the_object_alone(adata, spoil, arguments, error, message):
+    if spoil:
+        spoil(adata)
+    with pytest.raises(error, match=message):
+        spatial_domains(adata, **{"n_domains": 3, "use_rep": "X", **arguments})
+    assert "domain" not in adata.obs
+    assert not adata.uns
+
+
+def test_leiden_names_its_extra(adata, monkeypatch):
+    monkeypatch.setitem(sys.modules, "igraph", None)
+    with pytest.raises(ImportError, match="stomics-tools\\[leiden\\]"):
+        spatial_domains(adata, 3, use_rep="X", method="leiden")
+
+
+def test_by_size():
+    assert _domains.by_size(np.array([7, 2, 2, 9, 7, 4])).tolist() == [0, 1, 1, 2, 0, 3]
+
+
+def test_import_needs_neither_torch_nor_squidpy():
+    code = "import sys, stomics_tools.tl, stomics_tools.pp, stomics_tools.metrics; print({'torch', 'squidpy', 'scvi'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    code = "import sys, stomics_tools.metrics; print({'torch', 'scanpy', 'anndata'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
