@@ -72,7 +72,7 @@ class FullGraphModel(BaseModelClass):
 
     @property
     def _state(self) -> dict[str, Any]:
-        return self.adata_manager.get_state_registry("spots")
+        return self.registry["field_registries"]["spots"]["state_registry"]
 
     # ------------------------------------------------------- given by models
 

@@ -28,30 +28,15 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
     def __init__(self, folder: str | Path, every: int = 1) -> None:
         self._path = Path(folder) / FILE_NAME
         self._every = every
-        self._restored: torch.Tensor | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the generator where a resumed run left it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._restored is not None:
-            torch.set_rng_state(self._restored)
-            self._restored = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write if it is time to."""
         done = trainer.current_epoch + 1
         if done % self._every == 0 or done == trainer.max_epochs or trainer.should_stop:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             partial = self._path.with_suffix(".partial")
             trainer.save_checkpoint(partial)
             os.replace(partial, self._path)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of the generator."""
-        return {"torch_rng": torch.get_rng_state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember it for the start of training."""
-        self._restored = state_dict["torch_rng"]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class FullBatchPlan(pl.LightningModule):
         self._max_epochs = max_epochs
         self._meta = meta
         self._on_device: Any = None
+        self._restored_rng: Tensor | None = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Losses of one step, logged by their names."""
@@ -88,8 +89,18 @@ class FullBatchPlan(pl.LightningModule):
         return self._on_device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run is checked against."""
+        """Add what a resumed run is checked against, and the state of torch's generator."""
         checkpoint["stomics_tools"] = self._meta
+        checkpoint["torch_rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the generator of the checkpoint for the start of training."""
+        self._restored_rng = checkpoint["torch_rng"]
+
+    def on_train_start(self) -> None:
+        """Take up the generator where an interrupted run left it."""
+        if self._restored_rng is not None:
+            torch.set_rng_state(self._restored_rng.cpu())
 
     @staticmethod
     def loader(batch: Any) -> DataLoader:

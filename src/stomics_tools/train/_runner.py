@@ -72,6 +72,7 @@ def fit(
             num_sanity_val_steps=0,
             **trainer_kwargs,
         )
+        plan.train()
         trainer.fit(plan, data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
     return keep.tables()
 
@@ -84,7 +85,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*The number of training batches.*", ".*`isinstance.*"):
+            for message in (".*does not have many workers.*", ".*The number of training batches.*", ".*callbacks used to create the checkpoint.*"):
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:

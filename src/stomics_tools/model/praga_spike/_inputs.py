@@ -24,7 +24,9 @@ class Inputs:
     order
         Row of the object at each place, int64 ``(n_obs,)``.
     values
-        One ``(n_obs, n_features)`` a modality; spots without the modality hold its mean.
+        One ``(n_obs, n_features)`` a modality, less its center and over its scale; zero in spots without it.
+    moments
+        Center ``(n_features,)`` and scale (one number) of each modality.
     present
         Bool ``(n_obs,)`` a modality, or none where all spots have it.
     spatial
@@ -35,6 +37,7 @@ class Inputs:
 
     order: np.ndarray
     values: list[Tensor]
+    moments: list[tuple[Tensor, Tensor]]
     present: list[Tensor | None]
     spatial: tuple[Graph, Tensor]
     features: list[tuple[Graph, Tensor]]
@@ -49,6 +52,7 @@ class Inputs:
         return Inputs(
             order=self.order,
             values=[v.to(device, non_blocking=non_blocking) for v in self.values],
+            moments=[(center.to(device), scale.to(device)) for center, scale in self.moments],
             present=[None if p is None else p.to(device, non_blocking=non_blocking) for p in self.present],
             spatial=(self.spatial[0].to(device), self.spatial[1].to(device)),
             features=[(graph.to(device), weight.to(device)) for graph, weight in self.features],
@@ -74,11 +78,12 @@ def prepare(
     settings: Settings,
     *,
     features: list[tuple[Graph, Tensor]] | None = None,
+    moments: list[tuple[Tensor, Tensor]] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Inputs:
     """Build the graphs of `spots`, block-diagonal over batches, and put everything in spatial order.
 
-    Modalities stand in the order of their names. Feature graphs are built unless they are given.
+    Modalities stand in the order of their names. Feature graphs and moments are computed unless they are given.
 
     Raises ``ValueError`` if a batch has fewer spots than neighbours are asked for.
     """
@@ -89,18 +94,30 @@ def prepare(
         nearest.data[:] = 1.0
     else:
         nearest = spots.spatial_graph[order][:, order]
-    values, present, built = [], [], []
-    for name, modality in sorted(spots.modalities.items()):
+    values, found, present, built = [], [], [], []
+    for m, (name, modality) in enumerate(sorted(spots.modalities.items())):
         x, there = modality.values[order], modality.present[order]
         if features is None:
             ready = spots.feature_graphs.get(name)
             graph = _feature_graph(x, there, batch, settings) if ready is None else ready[order][:, order]
             built.append(to_graph(normalized_adjacency(graph), dtype))
-        x = np.where(there[:, None], x, x[there].mean(axis=0))
-        values.append(torch.from_numpy(x).to(dtype))
+        x = torch.from_numpy(x).to(dtype)
+        found.append(_moments(x[there], settings.standardize) if moments is None else moments[m])
+        center, scale = found[m]
+        x = (x - center.to(x)) / scale.to(x)
+        x[~there] = 0.0
+        values.append(x)
         present.append(None if there.all() else torch.from_numpy(there))
     spatial = to_graph(normalized_adjacency(nearest), dtype)
-    return Inputs(order, values, present, spatial, built if features is None else features)
+    return Inputs(order, values, found, present, spatial, built if features is None else features)
+
+
+def _moments(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Mean of each feature and root mean square of them all about it, so that one learning rate serves any unit."""
+    if not standardize:
+        return x.new_zeros(x.shape[1]), x.new_ones(())
+    center = x.mean(0)
+    return center, (x - center).square().mean().sqrt()
 
 
 def _feature_graph(x: np.ndarray, present: np.ndarray, batch: np.ndarray, settings: Settings) -> sparse.csr_matrix:

@@ -37,7 +37,7 @@ class PRAGASpike(FullGraphModel):
     preset
         ``"praga"``: the published model with its published settings for `data_type`, exactly. By default the same
         model with its defects mended: feature neighbours weigh by similarity (not by distance), prototypes are
-        carried over, split and merged.
+        carried over, split and merged, features are standardized.
     data_type
         Technology whose published settings ``preset="praga"`` takes: ``"10x"``, ``"spots"``, ``"stereo"``,
         ``"epigenome"`` or ``"simulation"``.
@@ -49,6 +49,8 @@ class PRAGASpike(FullGraphModel):
         Nearest spots of each feature graph, by correlation.
     feature_weights
         Edge weights the feature graph starts from: ``"similarity"``, ``"distance"`` or ``"connectivity"``.
+    standardize
+        Center every feature and scale each modality as a whole to unit variance before anything else.
     loss_weights
         Weight of the reconstruction of each modality: by name, or in the order of the modalities of setup.
     homogeneity_weight
@@ -98,6 +100,7 @@ class PRAGASpike(FullGraphModel):
         n_spatial_neighbors: int | None = None,
         n_feature_neighbors: int | None = None,
         feature_weights: FeatureWeights | None = None,
+        standardize: bool | None = None,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         homogeneity_weight: float | None = None,
         ema_decay: float | None = None,
@@ -316,14 +319,14 @@ class PRAGASpike(FullGraphModel):
 
     def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
         self._check_sizes(spots)
+        moments = self._module.moments if self.is_trained_ else None
         features = None
         if trained_on:
             features = [(learned.graph, learned.value.detach()) for learned in self._module.learned]
-        return prepare(spots, self._settings, features=features)
+        return prepare(spots, self._settings, features=features, moments=moments)
 
     def _make_module(self, inputs: Inputs) -> PragaModule:
-        n_features = [x.shape[1] for x in inputs.values]
-        return PragaModule(n_features, inputs.features, self._loss_weights, self._settings)
+        return PragaModule(inputs.moments, inputs.features, self._loss_weights, self._settings)
 
     def _module_of(self, tensors: Mapping[str, Tensor]) -> PragaModule:
         n_modalities = len(self._loss_weights)
@@ -334,8 +337,8 @@ class PRAGASpike(FullGraphModel):
             )
             for m in range(n_modalities)
         ]
-        n_features = [tensors[f"encoders.{m}"].shape[0] for m in range(n_modalities)]
-        return PragaModule(n_features, graphs, self._loss_weights, self._settings)
+        moments = [(tensors[f"center_{m}"], tensors[f"scale_{m}"]) for m in range(n_modalities)]
+        return PragaModule(moments, graphs, self._loss_weights, self._settings)
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         settings = self._settings

@@ -56,8 +56,8 @@ class PragaModule(nn.Module):
 
     Parameters
     ----------
-    n_features
-        Features of each modality.
+    moments
+        Center ``(n_features,)`` and scale of each modality, kept for the preparation of other data.
     graphs
         Feature graph of each modality and its first weights.
     loss_weights
@@ -72,7 +72,7 @@ class PragaModule(nn.Module):
 
     def __init__(
         self,
-        n_features: Sequence[int],
+        moments: Sequence[tuple[Tensor, Tensor]],
         graphs: Sequence[tuple[Graph, Tensor]],
         loss_weights: Sequence[float],
         settings: Settings,
@@ -80,15 +80,23 @@ class PragaModule(nn.Module):
         super().__init__()
         self.settings = settings
         self.loss_weights = list(loss_weights)
-        n_latent, n_modalities = settings.n_latent, len(n_features)
+        n_latent, n_features = settings.n_latent, [len(center) for center, _ in moments]
+        for m, (center, scale) in enumerate(moments):
+            self.register_buffer(f"center_{m}", center)
+            self.register_buffer(f"scale_{m}", scale)
         bound = 2**-0.5  # that of a 1 x 1 convolution over two channels
         self.mix = nn.ParameterList(nn.init.uniform_(torch.empty(3), -bound, bound) for _ in n_features)
         self.encoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n, n_latent)) for n in n_features)
         self.decoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n_latent, n)) for n in n_features)
-        self.fusion = nn.Sequential(nn.Linear(n_modalities * n_latent, n_latent), nn.Linear(n_latent, n_latent))
+        self.fusion = nn.Sequential(nn.Linear(len(n_features) * n_latent, n_latent), nn.Linear(n_latent, n_latent))
         self.learned = nn.ModuleList(LearnedGraph(graph, weight) for graph, weight in graphs)
         self.prototypes = Prototypes(settings)
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def moments(self) -> list[tuple[Tensor, Tensor]]:
+        """Center and scale of each modality in training."""
+        return [(self.get_buffer(f"center_{m}"), self.get_buffer(f"scale_{m}")) for m in range(len(self.encoders))]
 
     def encode(self, inputs: Inputs, weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Latent of all modalities together and of each, ``(n_obs, n_latent)``, given the learned graphs' weights."""

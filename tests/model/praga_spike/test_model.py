@@ -1,0 +1,212 @@
+"""Training, results, determinism, saving, resuming."""
+
+from __future__ import annotations
+
+import json
+
+import anndata
+import mudata
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+from stomics_tools.model import PRAGASpike
+
+MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
+QUIET = {"enable_progress_bar": False}
+
+
+def _model(data, **kwargs):
+    setup = PRAGASpike.setup_anndata if isinstance(data, anndata.AnnData) else PRAGASpike.setup_mudata
+    setup(data, MODALITIES)
+    return PRAGASpike(data, n_latent=8, n_prototypes=4, prototype_start=10, prototype_every=5, **kwargs)
+
+
+def _trained(data, max_epochs=20, seed=0, **kwargs):
+    model = _model(data)
+    model.train(max_epochs, seed=seed, **QUIET, **kwargs)
+    return model
+
+
+def test_results_are_written_and_survive_a_file(adata, tmp_path):
+    model = _trained(adata)
+    latent = adata.obsm["X_praga_spike"]
+    assert latent.shape == (adata.n_obs, 8)
+    assert latent.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(latent, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(latent, model.get_latent_representation())
+    for name in MODALITIES:
+        graph = adata.obsp[f"praga_spike_{name}_connectivities"]
+        assert (abs(graph - graph.T) > 1e-6).nnz == 0
+        assert graph.min() >= 0
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_praga_spike"], latent)
+    assert back.uns["praga_spike"]["params"]["model"] == "PRAGASpike"
+    assert back.uns["praga_spike"]["params"]["modalities"] == MODALITIES
+
+
+def test_mudata_gives_the_result_of_anndata(adata, mdata, tmp_path):
+    _trained(adata)
+    _trained(mdata)
+    np.testing.assert_array_equal(adata.obsm["X_praga_spike"], mdata.obsm["X_praga_spike"])
+    mdata.write_h5mu(tmp_path / "m.h5mu")
+    back = mudata.read_h5mu(tmp_path / "m.h5mu")
+    np.testing.assert_array_equal(back.obsm["X_praga_spike"], mdata.obsm["X_praga_spike"])
+
+
+def test_it_learns(adata):
+    model = _model(adata)
+    model.train(150, **QUIET)
+    losses = model.history["reconstruction_loss"]["reconstruction_loss"]
+    assert len(losses) == 150
+    assert losses.iloc[-1] < 0.9 * losses.iloc[0]
+    labels = GaussianMixture(4, n_init=5, random_state=0).fit_predict(adata.obsm["X_praga_spike"])
+    joint = adjusted_rand_score(adata.obs["domain"], labels)
+    raw = np.hstack([adata.obsm["X_pca"], adata.obsm["X_protein"]])
+    alone = adjusted_rand_score(adata.obs["domain"], GaussianMixture(4, n_init=5, random_state=0).fit_predict(raw))
+    assert joint > 0.6
+    assert joint > alone
+
+
+def test_same_seed_same_bits_and_no_global_state_touched(adata):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = _trained(adata.copy(), seed=1).get_latent_representation()
+    second = _trained(adata.copy(), seed=1).get_latent_representation()
+    other = _trained(adata.copy(), seed=2).get_latent_representation()
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - other).max() > 1e-3
+    assert torch.equal(torch_state, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_the_order_of_spots_does_not_matter(adata):
+    shuffled = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
+    _trained(adata)
+    _trained(shuffled)
+    np.testing.assert_array_equal(shuffled[adata.obs_names].obsm["X_praga_spike"], adata.obsm["X_praga_spike"])
+    graph = adata.obsp["praga_spike_rna_connectivities"]
+    back = shuffled[adata.obs_names].obsp["praga_spike_rna_connectivities"]
+    np.testing.assert_allclose(back.toarray(), graph.toarray(), atol=1e-7)
+
+
+def test_save_and_load(adata, tmp_path):
+    model = _trained(adata)
+    other = adata[:100].copy()
+    expected, unseen = model.get_latent_representation(), model.get_latent_representation(other)
+    model.save(tmp_path / "model")
+    loaded = PRAGASpike.load(tmp_path / "model", adata.copy())
+    np.testing.assert_array_equal(loaded.get_latent_representation(), expected)
+    np.testing.assert_array_equal(loaded.get_latent_representation(other), unseen)
+    assert loaded.history["train_loss"].equals(model.history["train_loss"])
+    with pytest.raises(FileExistsError, match="overwrite"):
+        model.save(tmp_path / "model")
+    model.save(tmp_path / "model", overwrite=True)
+    loaded.train(5, **QUIET)
+    model.train(5, **QUIET)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+    assert len(loaded.history["train_loss"]) == 25
+
+
+def test_load_for_another_slice(adata, tmp_path):
+    model = _trained(adata)
+    model.save(tmp_path / "model")
+    other = adata[:100].copy()
+    loaded = PRAGASpike.load(tmp_path / "model", other)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation(other))
+
+
+class _Kill(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 13:
+            raise KeyboardInterrupt("killed")
+
+
+@pytest.mark.parametrize("scheduler", [None, "plateau", "cosine"])
+def test_a_killed_run_goes_on_to_the_same_result(adata, tmp_path, scheduler):
+    straight = _model(adata.copy())
+    straight.train(24, scheduler=scheduler, patience=30, **QUIET)
+    killed = _model(adata.copy())
+    with pytest.raises(BaseException, match="killed|Killed|1"):
+        killed.train(
+            24, scheduler=scheduler, patience=30, checkpoint_dir=tmp_path, checkpoint_every=6, callbacks=[_Kill()], **QUIET
+        )
+    assert not killed.is_trained
+    resumed = _model(adata.copy())
+    resumed.train(24, scheduler=scheduler, patience=30, ckpt_path=tmp_path, **QUIET)
+    np.testing.assert_array_equal(resumed.get_latent_representation(), straight.get_latent_representation())
+    for name, table in straight.history.items():
+        assert table.equals(resumed.history[name])
+
+
+def test_training_stops_when_the_loss_does(adata):
+    model = _model(adata)
+    model.train(500, lr=1e-12, patience=3, **QUIET)
+    losses = model.history["train_loss"]["train_loss"]
+    assert len(losses) < 500
+    assert losses.argmin() == len(losses) - 4
+
+
+def test_history_and_a_second_training(adata):
+    model = _trained(adata)
+    before = model.get_latent_representation()
+    model.train(7, **QUIET)
+    assert len(model.history["train_loss"]) == 27
+    assert np.abs(model.get_latent_representation() - before).max() > 0
+
+
+def test_divergence_is_named(adata):
+    with pytest.raises(FloatingPointError, match="Lower `lr`"):
+        _trained(adata, lr=1e6)
+    assert "X_praga_spike" not in adata.obsm
+
+
+def test_modality_latents_and_write_results(adata):
+    model = _trained(adata, key_added=None)
+    assert "X_praga_spike" not in adata.obsm
+    other = adata[:90].copy()
+    before = other.copy()
+    model.get_latent_representation(other, modality="rna")
+    assert set(other.uns) == set(before.uns)
+    assert set(other.obsm) == set(before.obsm)
+    model.write_results(other, key_added="mine")
+    np.testing.assert_array_equal(other.obsm["X_mine"], model.get_latent_representation(other))
+    assert other.obsp["mine_protein_connectivities"].shape == (90, 90)
+
+
+def test_reordered_modalities_give_the_same(adata):
+    PRAGASpike.setup_anndata(adata, dict(reversed(MODALITIES.items())))
+    model = PRAGASpike(adata, n_latent=8)
+    model.train(20, **QUIET)
+    other = adata.copy()
+    PRAGASpike.setup_anndata(other, MODALITIES)
+    again = PRAGASpike(other, n_latent=8)
+    again.train(20, **QUIET)
+    np.testing.assert_array_equal(adata.obsm["X_praga_spike"], other.obsm["X_praga_spike"])
+
+
+def test_presets_do_not_beat_arguments(adata):
+    PRAGASpike.setup_anndata(adata, MODALITIES)
+    model = PRAGASpike(adata, preset="praga", data_type="epigenome", n_prototypes=3)
+    assert model._settings.n_prototypes == 3
+    assert model._settings.max_epochs == 300
+    assert model._loss_weights == [10.0, 1.0]  # protein, rna: by name, the first of setup is rna
+    named = PRAGASpike(adata, preset="praga", loss_weights={"protein": 2.0, "rna": 7.0})
+    assert named._loss_weights == [2.0, 7.0]
+
+
+def test_a_saved_model_is_plain(adata, tmp_path):
+    _trained(adata).save(tmp_path / "model")
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"model.json", "model.safetensors"}
+    meta = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert meta["setup"]["modalities"] == MODALITIES
+
+
+def test_changed_data_are_noticed(adata):
+    model = _trained(adata)
+    adata.obsm["X_pca"][0] += 1
+    with pytest.raises(ValueError, match="data changed"):
+        model.train(2, **QUIET)
