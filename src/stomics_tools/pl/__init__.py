@@ -1,0 +1,8 @@
+"""Plots. They read an object and never write into it."""
+
+from __future__ import annotations
+
+from stomics_tools.pl._domains import domains
+from stomics_tools.pl._history import history
+
+__all__ = ["domains", "history"]
