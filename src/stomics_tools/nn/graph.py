@@ -51,9 +51,9 @@ class Graph(nn.Module):
     Parameters
     ----------
     crow
-        Row pointers, int64 ``(n_rows + 1,)``.
+        Row pointers, integer ``(n_rows + 1,)``.
     col
-        Columns of the edges, int64 ``(n_edges,)``, ascending and without repeats within a row.
+        Columns of the edges, integer ``(n_edges,)``, ascending and without repeats within a row.
     n_cols
         Number of columns; by default as many as rows.
     """
@@ -69,15 +69,18 @@ class Graph(nn.Module):
         super().__init__()
         n_rows = len(crow) - 1
         self.shape = (n_rows, n_rows if n_cols is None else n_cols)
-        row = torch.repeat_interleave(torch.arange(n_rows, device=crow.device), crow.diff())
+        row = torch.repeat_interleave(torch.arange(n_rows, device=crow.device), crow.diff().long())
         # A stable sort by column keeps the rows ascending: the transposed pattern in CSR.
         t_edge = torch.argsort(col, stable=True)
         t_crow = torch.zeros(self.shape[1] + 1, dtype=torch.int64, device=crow.device)
         t_crow[1:] = torch.bincount(col, minlength=self.shape[1]).cumsum(0)
-        self.register_buffer("crow", crow)
-        self.register_buffer("col", col)
-        for name, value in {"row": row, "t_crow": t_crow, "t_col": row[t_edge], "t_edge": t_edge}.items():
-            self.register_buffer(name, value, persistent=False)
+        # Half the memory, and what the kernels below work in; 64 bits where a count needs them.
+        small = max(len(col), *self.shape) < 2**31
+        pattern = {"crow": crow, "col": col, "row": row, "t_crow": t_crow, "t_col": row[t_edge], "t_edge": t_edge}
+        for name, value in pattern.items():
+            self.register_buffer(
+                name, value.to(torch.int32 if small else torch.int64), persistent=name in ("crow", "col")
+            )
 
     @property
     def n_edges(self) -> int:
