@@ -1,0 +1,65 @@
+"""Configuration of Sphinx."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import metadata
+
+from stomics_tools.model._base import FullGraphModel
+
+_info = metadata("stomics-tools")
+project = "stomics-tools"
+author = "The stomics-tools developers"
+copyright = f"2026, {author}"
+release = version = _info["Version"]
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
+
+autosummary_generate = True
+autosummary_imported_members = True
+# What all models share; what scvi-tools gives them beside is documented there.
+autosummary_context = {"shared": sorted(name for name in vars(FullGraphModel) if not name.startswith("_"))}
+autodoc_member_order = "bysource"
+autodoc_typehints = "both"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_custom_sections = [("Warns", "returns_style")]
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+copybutton_prompt_text = ">>> "
+copybutton_exclude = ".linenos, .gp, .go"
+
+# Inventories of other projects come over the network: only where a build asks for them.
+if os.environ.get("STOMICS_DOCS_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "anndata": ("https://anndata.readthedocs.io/en/stable", None),
+        "lightning": ("https://lightning.ai/docs/pytorch/stable", None),
+        "mudata": ("https://mudata.readthedocs.io/stable", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "pandas": ("https://pandas.pydata.org/docs", None),
+        "python": ("https://docs.python.org/3", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy", None),
+        "scvi-tools": ("https://docs.scvi-tools.org/en/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+_urls = dict(url.split(", ") for url in _info.get_all("Project-URL"))
+html_theme_options = {"repository_url": _urls["Source"], "use_repository_button": True}
