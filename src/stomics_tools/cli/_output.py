@@ -1,0 +1,45 @@
+"""Files and lines that a command leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_not_input(input: Path | None, outputs: list[Path]) -> None:
+    """Raise ``ValueError`` if one of the outputs would be written over the input."""
+    for output in outputs:
+        if input is not None and output.resolve() == input.resolve():
+            raise ValueError(f"`output_dir`: '{output}' is the input and would be overwritten. Choose another folder.")
+
+
+class Clock:
+    """Prints what each step of a command did and how long it took."""
+
+    def __init__(self) -> None:
+        self._begin = self._last = perf_counter()
+
+    def step(self, name: str, what: str) -> None:
+        """Print that step `name` has just ended."""
+        now = perf_counter()
+        print(f"{name:10}{now - self._last:7.1f} s  {what}", flush=True)
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return perf_counter() - self._begin

@@ -1,0 +1,112 @@
+"""The representation that a modality enters the model with: one that is there, or the recipe that fits the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import mudata as md
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from stomics_tools import _keys, pp
+from stomics_tools.pp._matrix import cap_components, principal_components, write_components
+
+Kind = Literal["rna", "protein", "atac"]
+
+READY: dict[Kind, str] = {"rna": _keys.PCA, "protein": _keys.PROTEIN, "atac": _keys.LSI}
+_RECIPES: dict[Kind, Callable[..., Any]] = {"rna": pp.rna, "protein": pp.protein, "atac": pp.atac}
+_NAMES: dict[Kind, tuple[str, ...]] = {
+    "rna": ("rna", "gex", "gene", "transcript", "expression"),
+    "protein": ("prot", "adt", "antibod", "cite"),
+    "atac": ("atac", "peak", "chromatin", "epigenom", "h3k"),
+}
+_INTERVAL = r"^\w+[:_-]\d+[_-]\d+$"
+_PANEL_SIZE, _PANEL_DENSITY = 150, 0.8
+"""A panel of antibodies is small, and nearly all of its counts are above zero."""
+
+
+def as_mudata(data: AnnData | MuData, modality: Kind | None) -> MuData:
+    """The modalities of an AnnData as a MuData; a MuData is returned as it is.
+
+    An AnnData with several ready representations has a modality for each, one with several feature types (as Cell
+    Ranger and Space Ranger write them) is split by them, any other has one modality, called `modality` if given.
+    """
+    if isinstance(data, MuData):
+        return data
+    ready = {kind: key for kind, key in READY.items() if key in data.obsm}
+    types = data.var["feature_types"].astype(str) if "feature_types" in data.var else pd.Series(dtype=str)
+    mods: dict[str, AnnData]
+    if modality is not None:
+        mods = {modality: data}
+    elif len(ready) > 1:
+        mods = {kind: AnnData(obs=data.obs[[]], obsm={key: data.obsm[key]}) for kind, key in ready.items()}
+        mods[next(iter(ready))] = data
+    elif types.nunique() > 1:
+        mods = {_kind_of_name(name) or name: data[:, (types == name).to_numpy()].copy() for name in types.unique()}
+    else:
+        mods = {next(iter(ready), None) or _guess_kind(data, types): data}
+    with md.set_options(pull_on_update=False):
+        return MuData(mods)
+
+
+def prepare(name: str, adata: AnnData, *, seed: int) -> tuple[str, str]:
+    """Make the representation of one modality unless it is there.
+
+    Returns its ``obsm`` key and one line on what was done.
+    """
+    kind = _kind_of_name(name) or _guess_kind(adata, pd.Series(dtype=str))
+    key = READY[kind]
+    if key in adata.obsm:
+        return key, f"{name}: obsm[{key!r}] as it is"
+    layer = "counts" if "counts" in adata.layers else None
+    values = adata.X if layer is None else adata.layers[layer]
+    if values is None:
+        raise ValueError(
+            f"Modality {name!r} has no `X`, no layer 'counts' and no `obsm` key {key!r}. Store its counts or one of these."
+        )
+    if _are_counts(values):
+        _RECIPES[kind](adata, layer=layer, seed=seed, key_added=key)
+        how = f"recipe pp.{kind} on counts"
+    else:
+        _scaled_components(adata, key, seed=seed)
+        how = "no counts: scaled, PCA"
+    return key, f"{name}: {how}, {adata.obsm[key].shape[1]} components"
+
+
+def _kind_of_name(name: str) -> Kind | None:
+    return next((kind for kind, parts in _NAMES.items() if any(part in name.lower() for part in parts)), None)
+
+
+def _guess_kind(adata: AnnData, types: pd.Series) -> Kind:
+    named = _kind_of_name(types.iloc[0]) if len(types) else None
+    if named is not None:
+        return named
+    if adata.n_vars and adata.var_names.str.match(_INTERVAL).mean() > 0.9:
+        return "atac"
+    if 0 < adata.n_vars <= _PANEL_SIZE and adata.X is not None and _are_counts(adata.X):
+        filled = np.count_nonzero(_stored(adata.X)) / (adata.n_obs * adata.n_vars)
+        return "protein" if filled > _PANEL_DENSITY else "rna"
+    return "rna"
+
+
+def _stored(values: Any) -> np.ndarray:
+    return np.asarray(cast(Any, values).data if sparse.issparse(values) else values)
+
+
+def _are_counts(values: Any) -> bool:
+    """Whether all are whole and none is negative; what is not finite is left for the recipes to report."""
+    stored = _stored(values)
+    stored = stored[np.isfinite(stored)]
+    return bool((stored >= 0).all() and (stored == np.floor(stored)).all())
+
+
+def _scaled_components(adata: AnnData, key: str, *, seed: int) -> None:
+    """Principal components of the standardised values of ``X``, written as the recipes write theirs."""
+    n_comps = cap_components(min(50, *(n - 1 for n in adata.shape)), adata.shape)
+    components = principal_components(sparse.csr_matrix(adata.X), n_comps, scale=True, seed=seed)
+    params = {"recipe": "scaled", "n_comps": n_comps, "seed": seed}
+    write_components(adata, key, components, np.ones(adata.n_vars, dtype=bool), params)
