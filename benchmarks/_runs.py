@@ -41,15 +41,19 @@ class Runs:
                 raise ValueError(f"{self.path} has the columns {reader.fieldnames}, expected {self.columns}.")
             self.done = {tuple(row[key] for key in KEYS) for row in reader}
 
+    def has(self, dataset: str, method: str, seed: int) -> bool:
+        """Whether the row is there."""
+        return (dataset, method, str(seed)) in self.done
+
     def run(self, dataset: str, method: str, seed: int, function: Callable[[], Mapping[str, float]]) -> None:
         """Call `function` and append what it returns, with time and memory; nothing is done if the row is there.
 
         An ``ArithmeticError`` or ``ValueError`` of the run is kept in the column ``error``, so that seeds at which a
         method fails are counted.
         """
-        key = (dataset, method, str(seed))
-        if key in self.done:
+        if self.has(dataset, method, seed):
             return
+        key = (dataset, method, str(seed))
         values, error = {}, ""
         _reset_peak()
         start = time.perf_counter()

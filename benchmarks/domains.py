@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from stomics_tools.tl import spatial_domains
 
 DEFAULT_OUT = RESULTS / "domains.csv"
 REP = "X_benchmark"
+RESULT_COLUMNS = ("ari", "nmi", "fit_seconds")
 
 
 def smoothed(mdata: MuData, seed: int, epochs: int | None, *, n_hops: int) -> np.ndarray:
@@ -84,6 +86,14 @@ def evaluate(mdata: MuData, method: Method, seed: int, epochs: int | None) -> di
     return {"ari": scores["ari"], "nmi": scores["nmi"], "fit_seconds": fit_seconds}
 
 
+def run_seeds(out: Path, name: str, label: str, seeds: Sequence[int], epochs: int | None) -> None:
+    method, mdata = METHODS[label], read(name)
+    prepare(mdata, method.recipe)
+    runs = Runs(out, RESULT_COLUMNS)
+    for seed in seeds:
+        runs.run(name, label, seed, partial(evaluate, mdata, method, seed, epochs))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", choices=SLICES, default=list(SLICES))
@@ -100,20 +110,20 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    runs = Runs(arguments.out, ("ari", "nmi", "fit_seconds"))
+    results = Runs(arguments.out, RESULT_COLUMNS)
+    fork = multiprocessing.get_context("fork")
     for name in arguments.data:
-        counts = read(name)
-        prepared: dict[str, MuData] = {}
         for label in arguments.methods:
             method = METHODS[label]
-            if method.paired and len(counts.mod) < 2:
+            seeds = [s for s in range(arguments.seeds or method.seeds) if not results.has(name, label, s)]
+            if not seeds or (method.paired and len(SLICES[name].files) < 2):
                 continue
-            if method.recipe not in prepared:
-                prepared[method.recipe] = counts.copy()
-                prepare(prepared[method.recipe], method.recipe)
-            for seed in range(arguments.seeds or method.seeds):
-                run = partial(evaluate, prepared[method.recipe], method, seed, arguments.epochs)
-                runs.run(name, label, seed, run)
+            # In a process of its own, so that the peak of memory is that of this method.
+            process = fork.Process(target=run_seeds, args=(arguments.out, name, label, seeds, arguments.epochs))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(process.exitcode)
     print()
     print_tables(arguments.out, ("ari", "nmi"))
 

@@ -16,25 +16,22 @@ def summary(runs: pd.DataFrame, column: str) -> str:
     datasets, methods = list(dict.fromkeys(runs["dataset"])), list(dict.fromkeys(runs["method"]))
     lines = [["method", *datasets], ["---"] * (len(datasets) + 1)]
     for method in methods:
-        cells = [
-            runs.loc[(runs["method"] == method) & (runs["dataset"] == dataset), column].to_numpy()
-            for dataset in datasets
-        ]
-        lines.append([method, *(cell(pd.Series(values)) for values in cells)])
+        of_method = runs[runs["method"] == method]
+        lines.append([method, *(cell(of_method[of_method["dataset"] == dataset], column) for dataset in datasets)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cell(values: pd.Series) -> str:
-    """``mean ± sd (n)``; seeds without a value failed and are told beside."""
-    if values.empty:
+def cell(runs: pd.DataFrame, column: str) -> str:
+    """``mean ± sd (n)`` of the runs of one method on one data set; seeds that failed are counted beside."""
+    values, n_failed = runs[column].dropna(), int(runs["error"].notna().sum())
+    notes = [f"{len(values)}"] * (not values.empty) + [f"{n_failed} failed"] * (n_failed > 0)
+    if not notes:
         return ""
-    n = values.count()
-    failed = f", {len(values) - n} failed" if n < len(values) else ""
-    if n == 0:
-        return f"(0{failed})"
+    if values.empty:
+        return f"({notes[0]})"
     digits = 3 if values.abs().max() < 10 else 0
-    spread = f" ± {values.std():.{digits}f}" if n > 1 else ""
-    return f"{values.mean():.{digits}f}{spread} ({n}{failed})"
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread} ({', '.join(notes)})"
 
 
 def print_tables(path: Path, columns: Sequence[str] | None = None) -> None:
