@@ -45,10 +45,11 @@ def check_number(
     """Return `value` as ``float``; ``ValueError`` outside of [low, high] (of (low, high] if `open_low`)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{argument}` must be a number, found {value!r} of type {type(value).__name__}.")
-    if not low <= value <= high or (open_low and value == low):
+    number = float(value)
+    if not low <= number <= high or (open_low and number == low):
         left = "(" if open_low else "["
         raise ValueError(f"`{argument}` must be in {left}{low}, {high}], found {value}.")
-    return float(value)
+    return number
 
 
 def check_obs_names(names: pd.Index, *, where: str = "adata") -> None:

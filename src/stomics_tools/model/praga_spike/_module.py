@@ -89,7 +89,7 @@ class PragaModule(nn.Module):
         self.encoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n, n_latent)) for n in n_features)
         self.decoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n_latent, n)) for n in n_features)
         self.fusion = nn.Sequential(nn.Linear(len(n_features) * n_latent, n_latent), nn.Linear(n_latent, n_latent))
-        self.learned = nn.ModuleList(LearnedGraph(graph, weight) for graph, weight in graphs)
+        self.learned: Sequence[LearnedGraph] = nn.ModuleList(LearnedGraph(*graph) for graph in graphs)  # type: ignore[assignment]
         self.prototypes = Prototypes(settings)
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
 
