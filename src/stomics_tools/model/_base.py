@@ -53,9 +53,10 @@ class FullGraphModel(BaseModelClass):
 
     @classmethod
     def _setup(cls, data: AnnData | MuData, spec: SpotsSpec, setup_args: dict[str, Any]) -> None:
-        """Check `data`, then register it; nothing is changed if the check fails."""
-        read_spots(data, spec)
-        own_data(data)
+        """Register `data`; nothing is changed if it cannot be used."""
+        if data.is_view:  # registering it checks it as well, but a view has to be made an object of its own before
+            read_spots(data, spec)
+            own_data(data)
         manager = AnnDataManager(
             fields=[SpotsField(spec)],
             setup_method_args=setup_args,
@@ -93,7 +94,9 @@ class FullGraphModel(BaseModelClass):
         """A new optimiser."""
 
     @abstractmethod
-    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None) -> np.ndarray:
+    def _latent(
+        self, inputs: Any, *, trained_on: bool, modality: str | None = None, batch_size: int = 8192
+    ) -> np.ndarray:
         """Latent representation, float32 ``(n_obs, n_latent)``, in the object's order."""
 
     @abstractmethod
@@ -182,7 +185,7 @@ class FullGraphModel(BaseModelClass):
             raise RuntimeError(f"This {type(self).__name__} is not trained. Call `model.train()` first.")
 
     def get_latent_representation(
-        self, adata: AnnData | MuData | None = None, *, modality: str | None = None
+        self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
     ) -> np.ndarray:
         """Latent representation of every spot; nothing is written.
 
@@ -193,6 +196,8 @@ class FullGraphModel(BaseModelClass):
             another object get a graph of their own, whose edges have the weights that training starts from.
         modality
             Of one modality instead of all together.
+        batch_size
+            Spots in a block of rows; memory grows with it, the result does not depend on it.
 
         Returns
         -------
@@ -206,11 +211,13 @@ class FullGraphModel(BaseModelClass):
             If the modalities or features differ from those of setup.
         """
         self._require_trained()
+        _validate.check_integer(batch_size, argument="batch_size")
         if modality is not None:
             _validate.check_option(modality, list(self._spec.modalities), argument="modality")
         spots = self._read(adata)
         known = spots.fingerprint() == self._trained_on
-        return self._latent(self._prepare(spots, trained_on=known), trained_on=known, modality=modality)
+        inputs = self._prepare(spots, trained_on=known)
+        return self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size)
 
     def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:
         """Write the outputs of the model into an object.
@@ -239,7 +246,7 @@ class FullGraphModel(BaseModelClass):
         self._write(data, self._prepare(spots, trained_on=known), known, key_added or self._key)
 
     def _write(self, data: AnnData | MuData, inputs: Any, trained_on: bool, key: str) -> None:
-        latent = self._latent(inputs, trained_on=trained_on, modality=None)
+        latent = self._latent(inputs, trained_on=trained_on)
         graphs = self._graphs(inputs, trained_on=trained_on)
         data.obsm[_keys.latent(key)] = latent
         for name, graph in graphs.items():

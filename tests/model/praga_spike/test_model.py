@@ -177,6 +177,15 @@ def test_modality_latents_and_write_results(adata):
     assert other.obsp["mine_protein_connectivities"].shape == (90, 90)
 
 
+def test_blocks_do_not_change_the_latent(adata):
+    model = _trained(adata)
+    whole = model.get_latent_representation()
+    for size in (1, 33, 1000):
+        np.testing.assert_allclose(model.get_latent_representation(batch_size=size), whole, atol=1e-6)
+    with pytest.raises(ValueError, match="batch_size"):
+        model.get_latent_representation(batch_size=0)
+
+
 def test_reordered_modalities_give_the_same(adata):
     PRAGASpike.setup_anndata(adata, dict(reversed(MODALITIES.items())))
     model = PRAGASpike(adata, n_latent=8)

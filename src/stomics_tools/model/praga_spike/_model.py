@@ -359,10 +359,13 @@ class PRAGASpike(FullGraphModel):
             return [learned() for learned in self._module.learned]
         return [learned_weights(graph, value) for graph, value in inputs.features]
 
-    def _latent(self, inputs: Inputs, *, trained_on: bool, modality: str | None) -> np.ndarray:
+    def _latent(
+        self, inputs: Inputs, *, trained_on: bool, modality: str | None = None, batch_size: int = 8192
+    ) -> np.ndarray:
         inputs = inputs.to(self.device)
         index = None if modality is None else sorted(self._spec.modalities).index(modality)
-        latent = self._module.latent(inputs, self._weights(inputs, trained_on), modality=index)
+        weights = self._weights(inputs, trained_on)
+        latent = self._module.latent(inputs, weights, modality=index, block_size=batch_size)
         return inputs.restore(latent.float().cpu().numpy())
 
     def _graphs(self, inputs: Inputs, *, trained_on: bool) -> dict[str, sparse.csr_matrix]:

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stomics_tools as st
+from stomics_tools.cli import _main, main
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Calls of a command that only records them."""
+    calls = []
+
+    def record(path: Path | None = None, *, n_obs: int = 5, label_key: str | None = None) -> None:
+        """Record.
+
+        Parameters
+        ----------
+        path
+            A path.
+        n_obs
+            A number.
+        label_key
+            A word.
+        """
+        calls.append((path, n_obs, label_key))
+
+    monkeypatch.setitem(_main.COMMANDS, "record", record)
+    return calls
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    def fail_with(error: BaseException) -> None:
+        def fail() -> None:
+            """Fail."""
+            raise error
+
+        monkeypatch.setitem(_main.COMMANDS, "fail", fail)
+
+    return fail_with
+
+
+def test_options_become_arguments(recorded):
+    assert main(["record"]) == 0
+    assert main(["record", "--path", "a.h5ad", "--n-obs", "7", "--label-key=layer"]) == 0
+    assert main(["record", "--n_obs", "8"]) == 0
+    assert recorded == [(None, 5, None), (Path("a.h5ad"), 7, "layer"), (None, 8, None)]
+
+
+def test_options_from_a_file_are_overridden_by_those_given(recorded, tmp_path):
+    config = tmp_path / "options.yaml"
+    config.write_text("n_obs: 9\nlabel_key: region\n")
+    assert main(["record", "--config", str(config), "--label-key", "layer"]) == 0
+    assert recorded == [(None, 9, "layer")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "demo"),
+        (["dmo"], "demo"),
+        (["record", "--n-ob"], "--n-ob"),
+        (["record", "--n-obs", "many"], "n_obs"),
+    ],
+)
+def test_wrong_usage_ends_with_2(recorded, capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not recorded
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert st.__version__ in capsys.readouterr().out
+
+
+def test_help_shows_options_with_dashes(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "--output-dir" in out
+    assert "--output_dir" not in out
+    assert "h5ad or h5mu file" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("`n_obs` is too\n  small."), "stomics: error: `n_obs` is too small.\n"),
+        (KeyError("key 'a' not found"), "stomics: error: key 'a' not found\n"),
+        (
+            RuntimeError("odd"),
+            "stomics: error: odd (RuntimeError; run again with --debug for the traceback)\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line(failing, capsys, error, line):
+    failing(error)
+    assert main(["fail"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == line
+    assert captured.out == ""
+
+
+def test_debug_shows_the_traceback(failing):
+    failing(ValueError("wrong"))
+    with pytest.raises(ValueError, match="wrong"):
+        main(["fail", "--debug"])
+
+
+def test_interruption(failing, capsys):
+    failing(KeyboardInterrupt())
+    assert main(["fail"]) == 130
+    assert capsys.readouterr().err == "stomics: interrupted\n"
+
+
+def test_installed_command():
+    code = "import sys; from stomics_tools.cli import main; sys.exit(main())"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--input", "nowhere.h5ad"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr == "stomics: error: `path`: no such file 'nowhere.h5ad'.\n"
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["stomics-tools"] == st.__version__
+    assert "CPU" in rows["devices"]
+    assert {"python", "torch", "scanpy", "anndata"} <= set(rows)
