@@ -64,7 +64,7 @@ def test_options_from_a_file_are_overridden_by_those_given(recorded, tmp_path):
     [
         ([], "demo"),
         (["dmo"], "demo"),
-        (["record", "--n-ob"], "--n-ob"),
+        (["record", "--n-ob", "3"], "--n-ob"),
         (["record", "--n-obs", "many"], "n_obs"),
     ],
 )
@@ -130,7 +130,7 @@ def test_installed_command():
         [sys.executable, "-c", code, "demo", "--input", "nowhere.h5ad"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    assert run.stderr == "stomics: error: `path`: no such file 'nowhere.h5ad'.\n"
+    assert run.stderr == "stomics: error: `input`: no such file 'nowhere.h5ad'.\n"
 
 
 def test_info(capsys):

@@ -53,28 +53,31 @@ def demo(
     seed
         Seed of everything random.
     """
+    from stomics_tools._validate import check_integer, check_obs_names
     from stomics_tools.cli._output import Clock, check_not_input, replacing
 
     clock = Clock()
-    # Imported here, so that `stomics --help` does not wait for torch.
-    import mudata as md
-
-    from stomics_tools import datasets, tl
-    from stomics_tools._validate import check_integer, check_obs_names
-    from stomics_tools.cli._annotation import Annotation
-    from stomics_tools.cli._picture import picture
-    from stomics_tools.cli._prepare import as_mudata, prepare
-    from stomics_tools.cli._scores import score_table
-    from stomics_tools.model import PRAGASpike
-
     data_path, picture_path = output_dir / "demo.h5mu", output_dir / "demo.png"
     check_not_input(input, [data_path, picture_path])
+    if input is not None and not input.exists():
+        raise FileNotFoundError(f"`input`: no such file '{input}'.")
     if input is not None and n_obs is not None:
         raise ValueError("`n_obs` is the size of the simulated slice, but `input` names a file. Leave one of them out.")
     for argument, value, minimum in (("n_domains", n_domains, 2), ("max_epochs", max_epochs, 1), ("seed", seed, 0)):
         if value is not None:
             check_integer(value, argument=argument, minimum=minimum)
     output_dir.mkdir(parents=True, exist_ok=True)
+
+    # These bring torch, which help and a mistyped option need not wait for.
+    import mudata as md
+
+    from stomics_tools import datasets, tl
+    from stomics_tools.cli._annotation import Annotation
+    from stomics_tools.cli._picture import picture
+    from stomics_tools.cli._prepare import as_mudata, prepare
+    from stomics_tools.cli._scores import score_table
+    from stomics_tools.model import PRAGASpike
+
     clock.step("import", f"stomics-tools {__version__}")
 
     if input is None:

@@ -19,11 +19,13 @@ COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "info": info}
 
 def build_parser() -> ArgumentParser:
     """Parser of all commands; the options of each are the arguments of its function."""
-    parser = ArgumentParser(prog="stomics", description="Deep models for spatial omics.", version=__version__)
+    parser = ArgumentParser(
+        prog="stomics", description="Deep models for spatial omics.", version=__version__, allow_abbrev=False
+    )
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
         doc = inspect.getdoc(function) or ""
-        command = ArgumentParser(description=doc.split("\n\nParameters")[0])
+        command = ArgumentParser(description=doc.split("\n\nParameters")[0], allow_abbrev=False)
         command.add_argument("--config", action="config", help="YAML file with options; those given here win")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.add_function_arguments(function)
