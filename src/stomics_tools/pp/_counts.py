@@ -65,7 +65,21 @@ def thin_counts(
 def split_counts(
     counts: sparse.csr_matrix, fraction: float, *, seed: int = 0
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Binomial draw from whole counts ``(n_obs, n_features)``, and what is left of them; types are kept."""
+    """Binomial draw from counts, and what is left of them.
+
+    Parameters
+    ----------
+    counts
+        Whole numbers ``(n_obs, n_features)``.
+    fraction
+        Probability of each single count to be drawn.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    What was drawn and what is left, CSR of the shape and type of `counts`; they add up to `counts`.
+    """
     values = counts.data
     drawn = np.random.default_rng(seed).binomial(values.astype(np.int64), fraction).astype(values.dtype)
     parts = []
