@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools._compat import columns_as_given
 from stomics_tools.cli._annotation import Annotation
 
 
@@ -14,7 +14,7 @@ from stomics_tools.cli._annotation import Annotation
 def mdata() -> MuData:
     adata = AnnData(np.ones((24, 2)))
     adata.obsm["spatial"] = np.stack(np.unravel_index(np.arange(24), (4, 6)), axis=1).astype(float)
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         return MuData({"rna": adata})
 
 

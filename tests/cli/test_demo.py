@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
 from scanpy.plotting import palettes
 
 import stomics_tools as st
+from stomics_tools._compat import columns_as_given
 from stomics_tools.cli import main
 from stomics_tools.cli._output import replacing
 from stomics_tools.cli._picture import picture
@@ -28,7 +28,7 @@ def backend():
 @pytest.fixture(scope="module")
 def slice_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("slices") / "slice.h5mu"
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         st.datasets.simulate_multiomics(n_obs=200, n_domains=4, n_batches=2, seed=1).write_h5mu(path)
     return path
 

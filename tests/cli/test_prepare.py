@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import mudata as md
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -9,6 +8,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from stomics_tools import pp
+from stomics_tools._compat import columns_as_given
 from stomics_tools.cli._prepare import as_mudata, prepare
 
 
@@ -35,7 +35,7 @@ def only(mdata: MuData) -> tuple[str, AnnData]:
 
 
 def test_a_mudata_is_returned_as_it_is(genes):
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         mdata = MuData({"a": genes})
     assert as_mudata(mdata, None) is mdata
 

@@ -29,7 +29,9 @@ def test_batches_stand_one_after_the_other():
 def test_neighbours_in_space_are_near_in_memory():
     xy = np.random.default_rng(0).uniform(size=(4000, 2))
     path = xy[hilbert_order(xy)]
-    assert np.linalg.norm(np.diff(path, axis=0), axis=1).mean() < 0.05 * np.linalg.norm(np.diff(xy, axis=0), axis=1).mean()
+    assert (
+        np.linalg.norm(np.diff(path, axis=0), axis=1).mean() < 0.05 * np.linalg.norm(np.diff(xy, axis=0), axis=1).mean()
+    )
 
 
 def test_ties_keep_the_given_order_and_lines_work():

@@ -3,12 +3,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import mudata as md
 import numpy as np
 import pytest
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools._compat import columns_as_given
 from stomics_tools.datasets import read_slice, simulate_multiomics
 
 
@@ -29,7 +29,7 @@ def test_anndata(mdata: MuData, tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".h5mu", ".zarr"])
 def test_mudata(mdata: MuData, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"slice{suffix}"
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         mdata.write_h5mu(path) if suffix == ".h5mu" else mdata.write_zarr(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
@@ -55,7 +55,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 40, 2000])
 def test_truncated_file(mdata: MuData, tmp_path: Path, suffix: str, keep: int) -> None:
     path = tmp_path / f"slice{suffix}"
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         mdata["a"].write_h5ad(path) if suffix == ".h5ad" else mdata.write_h5mu(path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=rf"slice\{suffix}' cannot be read as a \{suffix} file; it may be truncated"):

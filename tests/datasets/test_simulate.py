@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
+from stomics_tools._compat import columns_as_given
 from stomics_tools.data._graphs import spatial_knn
 from stomics_tools.datasets import Modality, simulate_multiomics
 
@@ -54,7 +55,7 @@ def test_same_seed_same_data_and_no_global_state() -> None:
 
 def test_file_round_trip(tmp_path: Path) -> None:
     mdata = simulate_multiomics(300, 3, missing={"protein": 0.3}, mode="mixture")
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         mdata.write(tmp_path / "slice.h5mu")
         back = md.read_h5mu(tmp_path / "slice.h5mu")
     assert back.uns["simulate_multiomics"]["missing"] == {"rna": 0.0, "protein": 0.3}

@@ -21,7 +21,9 @@ def make_adata(n_obs: int = 160, seed: int = 0) -> AnnData:
     counts = rng.poisson(3, size=(n_obs, 12)).astype(np.float32)
     adata = AnnData(sparse.csr_matrix(counts), obs=pd.DataFrame(index=[f"spot{i}" for i in range(n_obs)]))
     adata.obs["domain"] = pd.Categorical((right + 2 * top).astype(str))
-    adata.obs["slice"] = pd.Categorical(np.where(np.arange(n_obs) < n_obs // 2, "a", "b"), categories=["a", "b", "unused"])
+    adata.obs["slice"] = pd.Categorical(
+        np.where(np.arange(n_obs) < n_obs // 2, "a", "b"), categories=["a", "b", "unused"]
+    )
     adata.obsm.update({"X_pca": rna - rna.mean(0), "X_protein": protein - protein.mean(0), "spatial": xy})
     return adata
 

@@ -69,9 +69,8 @@ def demo(
     output_dir.mkdir(parents=True, exist_ok=True)
 
     # These bring torch, which help and a mistyped option need not wait for.
-    import mudata as md
-
     from stomics_tools import datasets, tl
+    from stomics_tools._compat import columns_as_given
     from stomics_tools.cli._annotation import Annotation
     from stomics_tools.cli._picture import picture
     from stomics_tools.cli._prepare import as_mudata, prepare
@@ -114,8 +113,7 @@ def demo(
     columns |= {"PRAGASpike": mdata.obs[DOMAIN]}
     with replacing(picture_path) as part:
         picture(known.coordinates, columns, known.slices, model.history).savefig(part, dpi=100)
-    # mudata before 0.4 would copy the columns of every modality under prefixed names.
-    with replacing(data_path) as part, md.set_options(pull_on_update=False):
+    with replacing(data_path) as part, columns_as_given():
         mdata.write_h5mu(part)
     clock.step("write", f"{data_path}, {picture_path}")
     print(f"{'total':10}{clock.total:7.1f} s\n\n{scores}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-import mudata as md
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -13,6 +12,7 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools import _keys, pp
+from stomics_tools._compat import columns_as_given
 from stomics_tools.pp._matrix import cap_components, principal_components, write_components
 
 Kind = Literal["rna", "protein", "atac"]
@@ -49,7 +49,7 @@ def as_mudata(data: AnnData | MuData, modality: Kind | None) -> MuData:
         mods = {_kind_of_name(name) or name: data[:, (types == name).to_numpy()].copy() for name in types.unique()}
     else:
         mods = {next(iter(ready), None) or _guess_kind(data, types): data}
-    with md.set_options(pull_on_update=False):
+    with columns_as_given():
         return MuData(mods)
 
 

@@ -10,6 +10,8 @@ import zarr
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools._compat import columns_as_given
+
 _SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 
 
@@ -38,7 +40,7 @@ def read_slice(path: str | Path) -> AnnData | MuData:
     if not path.exists():
         raise FileNotFoundError(f"`path`: no such file '{path}'.")
     try:
-        with md.set_options(pull_on_update=False):  # mudata before 0.4 would add columns that are not in the file
+        with columns_as_given():
             return _read(path)
     # What a damaged file raises depends on where the damage is.
     except Exception as error:

@@ -85,7 +85,11 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*The number of training batches.*", ".*callbacks used to create the checkpoint.*"):
+            for message in (
+                ".*does not have many workers.*",
+                ".*The number of training batches.*",
+                ".*callbacks used to create the checkpoint.*",
+            ):
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:

@@ -68,8 +68,12 @@ class DensePraga(nn.Module):
 
     def loss(self, epoch, graphs, centers):
         z = self.latent(graphs)
-        rec = sum(w * ((self.s @ (z @ v) - x) ** 2).mean() for w, v, x in zip(self.loss_weights, self.v, self.x, strict=True))
-        homogeneity = sum(torch.norm(self.graph(m) - self.average[m], p="fro") for m in range(len(self.x))) / len(self.x)
+        rec = sum(
+            w * ((self.s @ (z @ v) - x) ** 2).mean() for w, v, x in zip(self.loss_weights, self.v, self.x, strict=True)
+        )
+        homogeneity = sum(torch.norm(self.graph(m) - self.average[m], p="fro") for m in range(len(self.x))) / len(
+            self.x
+        )
         total = rec + homogeneity
         if centers is not None:
             nearest = ((z[:, None] - centers[None]) ** 2).sum(-1).argmin(1)

@@ -83,7 +83,8 @@ def test_backed(adata, tmp_path, as_dense):
     np.testing.assert_array_equal(_latent(backed, {"rna": "X", "protein": "X_protein"}), plain)
     part = read_h5ad(tmp_path / "a.h5ad", backed="r")[:90]
     np.testing.assert_array_equal(
-        _latent(part, {"rna": "X", "protein": "X_protein"}), _latent(adata[:90].copy(), {"rna": "X", "protein": "X_protein"})
+        _latent(part, {"rna": "X", "protein": "X_protein"}),
+        _latent(adata[:90].copy(), {"rna": "X", "protein": "X_protein"}),
     )
 
 
@@ -263,7 +264,12 @@ BAD = {
     "inf coordinate": (_spoil("spatial", 7, np.inf), {}, ValueError, "NaN or infinite coordinates"),
     "equal coordinates": (_spoil("spatial", slice(None), 5.0), {}, ValueError, "all 160 spots.*same coordinates"),
     "duplicated names": (_same_names, {}, ValueError, r"obs_names.*not unique.*'a'.*obs_names_make_unique"),
-    "absent modality key": (None, {"modalities": {"rna": "X_pcs"}}, KeyError, r"modalities\['rna'\].*X_protein.*'X_pca'"),
+    "absent modality key": (
+        None,
+        {"modalities": {"rna": "X_pcs"}},
+        KeyError,
+        r"modalities\['rna'\].*X_protein.*'X_pca'",
+    ),
     "no modality": (None, {"modalities": {}}, ValueError, "`modalities` is empty"),
     "name in two places": (_ambiguous, {}, ValueError, "'X_pca' is in more than one of.*obsm.*layers"),
     "partly nan": (_spoil("X_pca", (9, 2), np.nan), {}, ValueError, r"modalities\['rna'\].*NaN in part.*row 9"),
@@ -271,9 +277,19 @@ BAD = {
     "all nan": (_spoil("X_pca", slice(None), np.nan), {}, ValueError, "no spot that was measured"),
     "constant": (_spoil("X_pca", slice(None), 1.0), {}, ValueError, "is constant"),
     "empty": (_set("X_pca", np.zeros((160, 0))), {}, ValueError, r"shape \(160, 0\)"),
-    "batch missing values": (_missing_batch, {"batch_key": "slice"}, ValueError, r"batch_key.*obs\['slice'\].*1 missing"),
+    "batch missing values": (
+        _missing_batch,
+        {"batch_key": "slice"},
+        ValueError,
+        r"batch_key.*obs\['slice'\].*1 missing",
+    ),
     "no batch key": (None, {"batch_key": "slide"}, KeyError, "batch_key.*'slide'.*Did you mean 'slice'"),
-    "graph between batches": (_bridge, {"batch_key": "slice", "spatial_graph_key": "g"}, ValueError, "join different batches"),
+    "graph between batches": (
+        _bridge,
+        {"batch_key": "slice", "spatial_graph_key": "g"},
+        ValueError,
+        "join different batches",
+    ),
     "negative graph": (_negative_graph, {"spatial_graph_key": "g"}, ValueError, "negative weights"),
     "no graph": (None, {"spatial_graph_key": "g"}, KeyError, r"spatial_graph_key.*adata.obsp"),
     "graph of no modality": (None, {"feature_graph_keys": {"rnaa": "g"}}, ValueError, "feature_graph_keys.*'rna'"),

@@ -132,7 +132,13 @@ def test_a_killed_run_goes_on_to_the_same_result(adata, tmp_path, scheduler):
     killed = _model(adata.copy())
     with pytest.raises(BaseException, match="killed|Killed|1"):
         killed.train(
-            24, scheduler=scheduler, patience=30, checkpoint_dir=tmp_path, checkpoint_every=6, callbacks=[_Kill()], **QUIET
+            24,
+            scheduler=scheduler,
+            patience=30,
+            checkpoint_dir=tmp_path,
+            checkpoint_every=6,
+            callbacks=[_Kill()],
+            **QUIET,
         )
     assert not killed.is_trained
     resumed = _model(adata.copy())
