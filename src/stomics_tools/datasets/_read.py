@@ -54,7 +54,10 @@ def _read(path: Path) -> AnnData | MuData:
     if path.suffix == ".h5ad":
         return ad.read_h5ad(path)
     if path.suffix == ".h5mu":
-        return md.read_h5mu(path)
+        mdata = md.read_h5mu(path)
+        if not mdata.mod:
+            raise ValueError("it holds no modality")
+        return mdata
     if zarr.open_group(str(path), mode="r").attrs.get("encoding-type") == "MuData":
         return md.read_zarr(path)
     return ad.read_zarr(path)
