@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     0 if all went well, 1 after an error, 130 after an interruption. Wrong usage ends the process with 2.
     """
+    # Before torch is imported: threads that spin while they wait bring each other to a halt on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     options = build_parser().parse_args(argv)
     command = options[options.subcommand].as_dict()
     command.pop("config")
