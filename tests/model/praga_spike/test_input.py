@@ -341,6 +341,8 @@ def test_wrong_objects(adata, mdata):
         ({"preset": "praga", "data_type": "visium"}, "`data_type`.*'visium'.*10x"),
         ({"feature_weights": "similar"}, "`feature_weights`.*Did you mean 'similarity'"),
         ({"prototypes": "none"}, "`prototypes`"),
+        ({"graph_mix": "odd"}, "`graph_mix`.*even"),
+        ({"standardize": "yes"}, "`standardize`"),
         ({"n_latent": 0}, "`n_latent` must be at least 1, found 0"),
         ({"n_latent": 2.5}, "`n_latent` must be an integer"),
         ({"temperature": 0}, "`temperature`"),

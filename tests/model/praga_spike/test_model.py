@@ -213,6 +213,18 @@ def test_presets_do_not_beat_arguments(adata):
     assert named._loss_weights == [2.0, 7.0]
 
 
+def test_graphs_start_evenly_or_as_published(adata):
+    model = _model(adata)
+    model.train(1, lr=1e-12, **QUIET)
+    for mix in model.module.mix:
+        np.testing.assert_allclose(mix.detach().numpy(), [0.5, 0.5, 0.0], atol=1e-6)
+    published = PRAGASpike(adata, preset="praga")
+    published.train(1, lr=1e-12, **QUIET)
+    drawn = np.concatenate([mix.detach().numpy() for mix in published.module.mix])
+    assert np.abs(drawn).max() <= 0.5**0.5
+    assert len(np.unique(drawn)) == 6
+
+
 def test_a_saved_model_is_plain(adata, tmp_path):
     _trained(adata).save(tmp_path / "model")
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"model.json", "model.safetensors"}

@@ -18,7 +18,7 @@ from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._base import FullGraphModel
 from stomics_tools.model.praga_spike._inputs import Inputs, prepare
 from stomics_tools.model.praga_spike._module import PragaModule, learned_weights
-from stomics_tools.model.praga_spike._settings import FeatureWeights, Optimizer, PrototypeUpdate, resolve
+from stomics_tools.model.praga_spike._settings import FeatureWeights, GraphMix, Optimizer, PrototypeUpdate, resolve
 from stomics_tools.nn import Graph
 from stomics_tools.train import Scheduler
 
@@ -37,7 +37,7 @@ class PRAGASpike(FullGraphModel):
     preset
         ``"praga"``: the published model with its published settings for `data_type`, exactly. By default the same
         model with its defects mended: feature neighbours weigh by similarity (not by distance), prototypes are
-        carried over, split and merged, features are standardized.
+        carried over, split and merged, features are standardized, and both graphs begin with the same share.
     data_type
         Technology whose published settings ``preset="praga"`` takes: ``"10x"``, ``"spots"``, ``"stereo"``,
         ``"epigenome"`` or ``"simulation"``.
@@ -51,6 +51,9 @@ class PRAGASpike(FullGraphModel):
         Edge weights the feature graph starts from: ``"similarity"``, ``"distance"`` or ``"connectivity"``.
     standardize
         Center every feature and scale each modality as a whole to unit variance before anything else.
+    graph_mix
+        What spatial and learned graph start with: ``"even"`` shares, or ``"random"`` ones of either sign, as
+        published, which at some seeds cancel each other.
     loss_weights
         Weight of the reconstruction of each modality: by name, or in the order of the modalities of setup.
     homogeneity_weight
@@ -101,6 +104,7 @@ class PRAGASpike(FullGraphModel):
         n_feature_neighbors: int | None = None,
         feature_weights: FeatureWeights | None = None,
         standardize: bool | None = None,
+        graph_mix: GraphMix | None = None,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         homogeneity_weight: float | None = None,
         ema_decay: float | None = None,

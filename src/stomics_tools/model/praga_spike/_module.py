@@ -84,8 +84,7 @@ class PragaModule(nn.Module):
         for m, (center, scale) in enumerate(moments):
             self.register_buffer(f"center_{m}", center)
             self.register_buffer(f"scale_{m}", scale)
-        bound = 2**-0.5  # that of a 1 x 1 convolution over two channels
-        self.mix = nn.ParameterList(nn.init.uniform_(torch.empty(3), -bound, bound) for _ in n_features)
+        self.mix = nn.ParameterList(_first_mix(settings) for _ in n_features)
         self.encoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n, n_latent)) for n in n_features)
         self.decoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n_latent, n)) for n in n_features)
         self.fusion = nn.Sequential(nn.Linear(len(n_features) * n_latent, n_latent), nn.Linear(n_latent, n_latent))
@@ -169,3 +168,10 @@ class PragaModule(nn.Module):
                 each.append(a * near + b * alike + c * sums[m])
             result[start:stop] = self.fusion(torch.cat(each, dim=1)) if modality is None else each[modality]
         return nn.functional.normalize(result, dim=1)
+
+
+def _first_mix(settings: Settings) -> Tensor:
+    """Scalars a, b, c of one modality: drawn as those of a 1 x 1 convolution, where a and b may cancel, or even."""
+    if settings.graph_mix == "even":
+        return torch.tensor([0.5, 0.5, 0.0])
+    return nn.init.uniform_(torch.empty(3), -(2**-0.5), 2**-0.5)

@@ -9,6 +9,7 @@ from stomics_tools import _validate
 
 FeatureWeights = Literal["similarity", "distance", "connectivity"]
 PrototypeUpdate = Literal["dynamic", "fixed"]
+GraphMix = Literal["even", "random"]
 Optimizer = Literal["sgd", "adam"]
 
 
@@ -21,6 +22,7 @@ class Settings:
     n_feature_neighbors: int = 20
     feature_weights: FeatureWeights = "similarity"
     standardize: bool = True
+    graph_mix: GraphMix = "even"
     loss_weights: tuple[float, ...] = (5.0, 5.0)
     homogeneity_weight: float = 1.0
     ema_decay: float = 0.9
@@ -48,6 +50,7 @@ class Settings:
         _validate.check_option(self.feature_weights, FeatureWeights.__args__, argument="feature_weights")  # type: ignore[attr-defined]
         _validate.check_option(self.prototypes, PrototypeUpdate.__args__, argument="prototypes")  # type: ignore[attr-defined]
         _validate.check_option(self.standardize, [True, False], argument="standardize")
+        _validate.check_option(self.graph_mix, GraphMix.__args__, argument="graph_mix")  # type: ignore[attr-defined]
         _validate.check_option(self.optimizer, Optimizer.__args__, argument="optimizer")  # type: ignore[attr-defined]
         for weight in self.loss_weights:
             _validate.check_number(weight, argument="loss_weights", low=0)
@@ -61,7 +64,9 @@ class Settings:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-_PUBLISHED = Settings(n_spatial_neighbors=3, feature_weights="distance", standardize=False, prototypes="fixed")
+_PUBLISHED = Settings(
+    n_spatial_neighbors=3, feature_weights="distance", standardize=False, graph_mix="random", prototypes="fixed"
+)
 
 # Source: the code published with PRAGA (arXiv 2409.12728): settings by technology and the weights of its run script.
 # With 30 epochs, "10x" ends before its prototype loss begins.
