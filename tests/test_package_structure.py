@@ -21,8 +21,9 @@ PACKAGE = Path(st.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "lightning", "scvi", "scanpy", "squidpy")
 
-OWN_LEAVES = {"", "_keys", "_params", "_validate"}
+OWN_LEAVES = {"", "_compat", "_keys", "_params", "_validate"}
 MAY_IMPORT = {
+    "_compat": set(),
     "_keys": set(),
     "_params": {""},
     "_validate": set(),
