@@ -98,6 +98,15 @@ def test_mirrored_edges_of_a_symmetric_pattern():
     np.testing.assert_array_equal(to_csr(graph, weight[graph.t_edge.long()]).toarray(), matrix.toarray().T)
 
 
+def test_mirror_mean_and_its_gradient():
+    matrix = _random(12, 12, 0.2)
+    graph, weight = to_graph(sparse.csr_matrix(matrix + matrix.T), torch.float64)
+    value = torch.randn(graph.n_edges, dtype=torch.float64, requires_grad=True)
+    dense = _dense(graph, value.detach())
+    np.testing.assert_allclose(to_csr(graph, graph.mirror_mean(value)).toarray(), (dense + dense.T) / 2, rtol=1e-6)
+    assert torch.autograd.gradcheck(graph.mirror_mean, (value,))
+
+
 def test_state_holds_the_pattern_alone_and_moves_in_size():
     graph, _ = to_graph(_random(9, 9, 0.5))
     assert set(graph.state_dict()) == {"crow", "col"}

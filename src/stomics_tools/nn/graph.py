@@ -37,9 +37,24 @@ class _WeightedProduct(torch.autograd.Function):
             n_rows, n_cols = graph.shape
             grad_x = _csr(graph.t_crow, graph.t_col, weight.index_select(0, graph.t_edge), (n_cols, n_rows)) @ grad
         if need_weight:
-            pattern = _csr(graph.crow, graph.col, torch.zeros_like(weight), graph.shape)
+            pattern = _csr(graph.crow, graph.col, weight, graph.shape)  # its values do not count: beta is 0
             grad_weight = torch.sparse.sampled_addmm(pattern, grad, x.t(), beta=0.0).values()
         return grad_x, grad_weight, None
+
+
+class _MirrorMean(torch.autograd.Function):
+    """``(v_ij + v_ji) / 2``, its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, graph: Graph) -> Tensor:
+        ctx.graph = graph
+        return (value + value.index_select(0, graph.t_edge)) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Any) -> tuple[Tensor, None]:
+        graph: Graph = ctx.graph  # type: ignore[attr-defined]
+        return (grads[0] + grads[0].index_select(0, graph.t_edge)) / 2, None
 
 
 class Graph(nn.Module):
@@ -107,6 +122,10 @@ class Graph(nn.Module):
         """Sum of the edge weights of each row, ``(n_rows,)``."""
         return self(torch.ones(self.shape[1], 1, dtype=weight.dtype, device=weight.device), weight).squeeze(1)
 
+    def mirror_mean(self, value: Tensor) -> Tensor:
+        """Mean of the values of each edge and its mirror image, ``(n_edges,)``; the pattern must be symmetric."""
+        return _MirrorMean.apply(value, self)
+
     def rows(self, x: Tensor, weight: Tensor, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of the product alone (inference in blocks: no gradient)."""
         first, last = int(self.crow[start]), int(self.crow[stop])
@@ -128,7 +147,33 @@ def normalize_symmetric(graph: Graph, weight: Tensor) -> Tensor:
 
     Source: Kipf and Welling, 2017, equation 2 (there of ``A + I``).
     """
-    degree = graph.row_sum(weight)
-    positive = degree > 0
-    scale = torch.where(positive, degree, torch.ones_like(degree)).rsqrt() * positive
-    return weight * scale.index_select(0, graph.row) * scale.index_select(0, graph.col)
+    return _SymmetricNormalization.apply(weight, graph)
+
+
+class _SymmetricNormalization(torch.autograd.Function):
+    """With ``s = D^-1/2`` and ``y_ij = w_ij s_i s_j``: ``dw_ij = dy_ij s_i s_j + dd_i``.
+
+    Here ``dd_i = -s_i^2 / 2 (sum_j dy_ij y_ij + sum_j dy_ji y_ji)``, row and column sums instead of scattered adds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, graph: Graph) -> Tensor:
+        degree = graph.row_sum(weight)
+        positive = degree > 0
+        scale = torch.where(positive, degree, torch.ones_like(degree)).rsqrt() * positive
+        both = scale.index_select(0, graph.row) * scale.index_select(0, graph.col)
+        ctx.graph = graph
+        ctx.save_for_backward(weight, scale, both)
+        return weight * both
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Any) -> tuple[Tensor, None]:
+        graph: Graph = ctx.graph  # type: ignore[attr-defined]
+        weight, scale, both = ctx.saved_tensors  # type: ignore[attr-defined]
+        flow = grads[0] * both
+        share = flow * weight
+        ones = torch.ones(len(scale), 1, dtype=weight.dtype, device=weight.device)
+        columns = _csr(graph.t_crow, graph.t_col, share.index_select(0, graph.t_edge), graph.shape) @ ones
+        total = graph.row_sum(share) + columns.squeeze(1)
+        return flow + (-0.5 * scale.square() * total).index_select(0, graph.row), None

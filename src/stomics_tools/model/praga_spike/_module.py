@@ -26,8 +26,7 @@ def learned_weights(graph: Graph, value: Tensor) -> Tensor:
     Entries outside of the pattern would stay zero for ever (their ReLU has no gradient, and decay and momentum keep
     a zero), so this is the published n x n parameter, on the edges alone.
     """
-    mirrored = value.index_select(0, graph.t_edge)  # the pattern is symmetric: the transposed order mirrors each edge
-    weight = torch.relu((value + mirrored) / 2) + (graph.row == graph.col).to(value.dtype)
+    weight = torch.relu(graph.mirror_mean(value)) + (graph.row == graph.col)
     return normalize_symmetric(graph, weight)
 
 
