@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Before torch is imported: threads that spin while they wait bring each other to a halt on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files: no screen is needed
     options = build_parser().parse_args(argv)
     command = options[options.subcommand].as_dict()
     command.pop("config")
