@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 10_000, 30_000, 100_000])
     parser.add_argument("--dense-up-to", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=1, help="measurements of each size")
     parser.add_argument("--end-to-end", type=int, help="one run of 100 epochs at this size")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.csv")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "N_OBS", "EPOCHS"), help=argparse.SUPPRESS)
@@ -117,7 +118,8 @@ def main() -> None:
         jobs = [("ours", args.end_to_end, 100)]
     runs = Runs(args.out, RESULTS)
     for form, n_obs, epochs in jobs:
-        runs.run(str(n_obs), f"{form}, {epochs} epochs", 0, partial(in_own_process, form, n_obs, epochs))
+        for repeat in range(args.repeats):
+            runs.run(str(n_obs), f"{form}, {epochs} epochs", repeat, partial(in_own_process, form, n_obs, epochs))
 
 
 if __name__ == "__main__":

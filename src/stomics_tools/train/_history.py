@@ -22,7 +22,7 @@ class History(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Append the values of this epoch."""
-        for name, value in trainer.callback_metrics.items():
+        for name, value in {**trainer.callback_metrics, **getattr(pl_module, "last_losses", {})}.items():
             self._values.setdefault(name, []).append(float(value))
 
     def state_dict(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class FullBatchPlan(pl.LightningModule):
         self._scheduler = scheduler
         self._max_epochs = max_epochs
         self._meta = meta
+        self.last_losses: dict[str, Tensor] = {}
         self._on_device: Any = None
         self._restored_rng: Tensor | None = None
 
@@ -67,7 +68,10 @@ class FullBatchPlan(pl.LightningModule):
                 f"The training loss became {float(values['train_loss'])} in epoch {self.current_epoch}. "
                 "Lower `lr`, set `clip_grad`, or scale the features."
             )
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        self.last_losses = values
+        # Logging through Lightning takes longer than a step on a small slice: what only loggers read goes to them only.
+        logged = values if self.trainer.loggers else {"train_loss": values["train_loss"]}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
         return losses["train_loss"]
 
     def configure_optimizers(self) -> Any:
