@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import metadata
+from importlib.metadata import version as metadata_version
 
 from stomics_tools.model._base import FullGraphModel
 
-_info = metadata("stomics-tools")
 project = "stomics-tools"
 author = "The stomics-tools developers"
 copyright = f"2026, {author}"
-release = version = _info["Version"]
+release = version = metadata_version(project)
 
 extensions = [
     "myst_nb",
@@ -61,5 +60,3 @@ if os.environ.get("STOMICS_DOCS_INTERSPHINX"):
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
-_urls = dict(url.split(", ") for url in _info.get_all("Project-URL"))
-html_theme_options = {"repository_url": _urls["Source"], "use_repository_button": True}
