@@ -2,5 +2,25 @@
 
 from stomics_tools.nn.graph import Graph, normalize_symmetric
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
+from stomics_tools.nn.quantization import (
+    LearnedWidthQuantizer,
+    QuantLinear,
+    WeightQuantizer,
+    initial_step,
+    lsq,
+    width_penalty,
+)
 
-__all__ = ["Graph", "Multispike", "multispike", "normalize_symmetric", "unroll"]
+__all__ = [
+    "Graph",
+    "LearnedWidthQuantizer",
+    "Multispike",
+    "QuantLinear",
+    "WeightQuantizer",
+    "initial_step",
+    "lsq",
+    "multispike",
+    "normalize_symmetric",
+    "unroll",
+    "width_penalty",
+]
