@@ -2,6 +2,7 @@
 
 from stomics_tools.nn.graph import Graph, normalize_symmetric
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
+from stomics_tools.nn.packing import PackedLinear, pack, unpack
 from stomics_tools.nn.quantization import (
     LearnedWidthQuantizer,
     QuantLinear,
@@ -15,12 +16,15 @@ __all__ = [
     "Graph",
     "LearnedWidthQuantizer",
     "Multispike",
+    "PackedLinear",
     "QuantLinear",
     "WeightQuantizer",
     "initial_step",
     "lsq",
     "multispike",
     "normalize_symmetric",
+    "pack",
+    "unpack",
     "unroll",
     "width_penalty",
 ]
