@@ -11,14 +11,19 @@ from stomics_tools.nn.quantization import (
     lsq,
     width_penalty,
 )
+from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 
 __all__ = [
     "Graph",
     "LearnedWidthQuantizer",
     "Multispike",
     "PackedLinear",
+    "QuantConv2d",
     "QuantLinear",
+    "RepConv",
+    "RepLinear",
     "WeightQuantizer",
+    "fold_all",
     "initial_step",
     "lsq",
     "multispike",
