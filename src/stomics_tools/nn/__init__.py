@@ -12,6 +12,7 @@ from stomics_tools.nn.quantization import (
     width_penalty,
 )
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
+from stomics_tools.nn.spike_attention import SpikeAttention
 
 __all__ = [
     "Graph",
@@ -22,6 +23,7 @@ __all__ = [
     "QuantLinear",
     "RepConv",
     "RepLinear",
+    "SpikeAttention",
     "WeightQuantizer",
     "fold_all",
     "initial_step",
