@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from stomics_tools.pl._compare import compare_models
 from stomics_tools.pl._domains import domains
 from stomics_tools.pl._history import history
 
-__all__ = ["domains", "history"]
+__all__ = ["compare_models", "domains", "history"]

@@ -6,11 +6,15 @@ from typing import Any
 
 from stomics_tools.tl._domains import spatial_domains
 
-__all__ = ["praga_spike", "spatial_domains"]
+__all__ = ["compare_models", "praga_spike", "spatial_domains"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "praga_spike":  # its model brings torch, which the others do not need
+    if name == "compare_models":  # models bring torch, which the others do not need
+        from stomics_tools.tl._compare import compare_models
+
+        return compare_models
+    if name == "praga_spike":
         from stomics_tools.tl._praga_spike import praga_spike
 
         return praga_spike
