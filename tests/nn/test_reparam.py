@@ -144,3 +144,16 @@ def test_folding_draws_nothing_and_keeps_the_layer(layer):
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
     assert not any(p.is_meta for p in folded.parameters())
+
+
+def test_a_later_batch_does_not_change_the_gradient_of_an_earlier_one():
+    layer, x = _trained(RepConv(4, 3), 4, 5, 5).train(), _x(4, 5, 5)
+    gradients = []
+    for later in (False, True):
+        one = copy.deepcopy(layer)
+        loss = one(x).pow(3).sum()
+        if later:
+            one(x + 5)
+        loss.backward()
+        gradients.append(one.first_norm.weight.grad)
+    assert torch.equal(*gradients)
