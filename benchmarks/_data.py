@@ -48,10 +48,10 @@ SLICES = {
 # Arguments of `pp.rna` and `pp.protein`; ``paired`` stands for one component less than there are proteins.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {"rna": {}, "protein": {}},
-    "baseline": {"rna": {"scale": False, "n_comps": 20}, "protein": {"scale": False, "n_comps": 20}},
-    "published": {"rna": {"min_cells": 10, "n_comps": "paired"}, "protein": {"n_comps": "paired"}},
+    "baseline": {"rna": {"target_sum": 1e4, "n_comps": 20}, "protein": {"scale": False, "n_comps": 20}},
+    "published": {"rna": {"min_cells": 10, "target_sum": 1e4, "scale": True, "n_comps": "paired"}, "protein": {"n_comps": "paired"}},
     "published_unscaled": {
-        "rna": {"min_cells": 10, "n_comps": "paired", "scale": False},
+        "rna": {"min_cells": 10, "target_sum": 1e4, "n_comps": "paired"},
         "protein": {"n_comps": "paired", "scale": False},
     },
 }

@@ -16,7 +16,7 @@ def protein(
     adata: AnnData,
     *,
     layer: str | None = None,
-    scale: bool = True,
+    scale: bool = False,
     n_comps: int | None = None,
     seed: int = 0,
     key_added: str = _keys.PROTEIN,

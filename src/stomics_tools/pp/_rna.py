@@ -25,8 +25,8 @@ def rna(
     layer: str | None = None,
     n_top_genes: int | None = 3000,
     min_cells: int = 0,
-    target_sum: float = 1e4,
-    scale: bool = True,
+    target_sum: float | None = None,
+    scale: bool = False,
     n_comps: int = 50,
     seed: int = 0,
     key_added: str = _keys.PCA,
@@ -48,9 +48,12 @@ def rna(
     min_cells
         Leave out genes found in fewer spots, before anything else. Genes found nowhere are always left out.
     target_sum
-        Total of every spot after normalisation. Totals are over all genes that `min_cells` leaves.
+        Total of every spot after normalisation. Totals are over all genes that `min_cells` leaves. Default: four times
+        the median total, so that ``log1p`` amounts to a logarithm with a pseudo-count of one quarter: with a total
+        fixed beforehand, the pseudo-count and with it the noise of rare genes depends on the depth of sequencing
+        (Ahlmann-Eltze and Huber, Nature Methods 2023).
     scale
-        Divide each gene by its standard deviation.
+        Divide each gene by its standard deviation, which gives rare genes, mostly noise, the weight of the others.
     n_comps
         Number of components; fewer if there are fewer spots or genes.
     seed
@@ -87,7 +90,8 @@ def rna(
         check_integer(n_top_genes, argument="n_top_genes")
     check_integer(min_cells, argument="min_cells", minimum=0)
     check_integer(n_comps, argument="n_comps")
-    check_number(target_sum, argument="target_sum", low=0, open_low=True)
+    if target_sum is not None:
+        check_number(target_sum, argument="target_sum", low=0, open_low=True)
     counts, where = read_counts(adata, layer)
     warn_fractional(counts, where)
 
@@ -100,6 +104,8 @@ def rna(
         variable = highly_variable(counts, n_top_genes)
     n_comps = cap_components(n_comps, (adata.n_obs, int(variable.sum())))
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if target_sum is None:
+        target_sum = 4.0 * float(np.median(totals[totals > 0]))
     components = principal_components(
         log_normalise(counts[:, variable], totals, target_sum), n_comps, scale=scale, seed=seed
     )
