@@ -20,3 +20,8 @@ def latent(key: str, modality: str | None = None) -> str:
 def connectivities(key: str, modality: str | None = None) -> str:
     """``obsp`` key of a graph, as squidpy and scanpy spell it."""
     return f"{key}_connectivities" if modality is None else f"{key}_{modality}_connectivities"
+
+
+def table(key: str, name: str) -> str:
+    """``obsm`` key of a table of weights."""
+    return f"{key}_{name}"

@@ -1,6 +1,13 @@
 """AnnData and MuData to arrays, graphs and tensors."""
 
-from stomics_tools.data._graphs import check_batch_sizes, feature_knn, normalized_adjacency, spatial_knn
+from stomics_tools.data._graphs import (
+    alike_elsewhere,
+    check_batch_sizes,
+    feature_knn,
+    normalized_adjacency,
+    rings,
+    spatial_knn,
+)
 from stomics_tools.data._order import hilbert_order
 from stomics_tools.data._read import check_same_features, read_spots
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
@@ -9,11 +16,13 @@ __all__ = [
     "Modality",
     "Spots",
     "SpotsSpec",
+    "alike_elsewhere",
     "check_batch_sizes",
     "check_same_features",
     "feature_knn",
     "hilbert_order",
     "normalized_adjacency",
     "read_spots",
+    "rings",
     "spatial_knn",
 ]

@@ -141,6 +141,73 @@ def _approximate(x: np.ndarray, n_neighbors: int, seed: int) -> tuple[np.ndarray
     return i[keep].reshape(len(x), n_neighbors), d[keep].reshape(len(x), n_neighbors)
 
 
+def rings(graph: sparse.csr_matrix, n_hops: int) -> list[sparse.csr_matrix]:
+    """Spots at exactly 1, 2, ... `n_hops` steps from each spot.
+
+    A walk of two steps may return to where it began; a ring never holds its own centre.
+
+    Parameters
+    ----------
+    graph
+        Neighbours ``(n_obs, n_obs)``, in either direction; stored zeros are no edges.
+
+    Returns
+    -------
+    For each number of steps a symmetric CSR pattern of float32 ones, indices ascending, no diagonal.
+    """
+    step = sparse.csr_matrix(graph != 0)
+    step = sparse.csr_matrix(step + step.T).astype(np.int8)
+    step.setdiag(0)
+    step.eliminate_zeros()
+    seen = sparse.csr_matrix(step + sparse.identity(graph.shape[0], dtype=np.int8, format="csr"))
+    found = [step]
+    for _ in range(n_hops - 1):
+        reached = sparse.csr_matrix((found[-1].astype(np.int32) @ step.astype(np.int32)) != 0).astype(np.int8)
+        new = sparse.csr_matrix(reached - reached.multiply(seen))
+        new.eliminate_zeros()
+        seen = sparse.csr_matrix(seen + new)
+        found.append(new)
+    for ring in found:
+        ring.sort_indices()
+    return [ring.astype(np.float32) for ring in found]
+
+
+def alike_elsewhere(
+    profile: np.ndarray, n_neighbors: int, near: list[sparse.csr_matrix], batch: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """Directed graph of the spots most alike in a profile, those near in space left out.
+
+    Parameters
+    ----------
+    profile
+        ``(n_obs, n_features)``.
+    n_neighbors
+        At most so many a row.
+    near
+        Patterns of what is near, such as the first :func:`rings`.
+    batch
+        Integer codes ``(n_obs,)``; spots of different batches are never joined.
+
+    Returns
+    -------
+    ``(n_obs, n_obs)`` CSR of correlation distances, indices ascending.
+    """
+    local = sparse.csr_matrix(sum(near[1:], start=near[0]))
+    smallest = min(len(rows) for rows in _batches(len(profile), batch))
+    n_searched = min(n_neighbors + int(np.ceil(local.nnz / len(profile))), smallest - 1)
+    graph = feature_knn(profile, n_searched, batch)
+    rows = np.repeat(np.arange(len(profile)), n_searched)
+    far = np.asarray(local[rows, graph.indices]).ravel() == 0
+    rows, cols, distance = rows[far], graph.indices[far], graph.data[far]
+    order = np.lexsort((distance, rows))
+    count = np.bincount(rows, minlength=len(profile))
+    rank = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    kept = order[rank < n_neighbors]
+    result = sparse.csr_matrix((distance[kept], (rows[kept], cols[kept])), shape=graph.shape)
+    result.sort_indices()
+    return result
+
+
 def normalized_adjacency(graph: sparse.csr_matrix) -> sparse.csr_matrix:
     """Symmetric normalised adjacency with self-loops, ``D^-1/2 (A + I) D^-1/2`` with ``A = min(W + W^T, 1)``.
 

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.model.base import BaseModelClass
 from torch import nn
@@ -22,8 +21,10 @@ from stomics_tools import __version__, _keys, _validate
 from stomics_tools._params import plain_params
 from stomics_tools.data import Spots, SpotsSpec, check_same_features, read_spots
 from stomics_tools.data._field import SpotsField
+from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._files import read_model, write_model
 from stomics_tools.model._objects import own_data
+from stomics_tools.model._outputs import Outputs
 from stomics_tools.train import FullBatchPlan, Scheduler, fit, history_tables, read_checkpoint
 
 logger = logging.getLogger("stomics_tools")
@@ -33,7 +34,7 @@ class FullGraphModel(BaseModelClass):
     """A model of all spots of an object and the graphs that join them.
 
     Subclasses give the module (:meth:`_make_module`), its inputs (:meth:`_prepare`), the optimiser
-    (:meth:`_make_optimizer`) and the outputs (:meth:`_latent`, :meth:`_graphs`).
+    (:meth:`_make_optimizer`) and the outputs (:meth:`_latent`, :meth:`_outputs`, :meth:`_denoised`).
     """
 
     _key: ClassVar[str]
@@ -93,15 +94,24 @@ class FullGraphModel(BaseModelClass):
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A new optimiser."""
 
-    @abstractmethod
-    def _latent(
-        self, inputs: Any, *, trained_on: bool, modality: str | None = None, batch_size: int = 8192
-    ) -> np.ndarray:
-        """Latent representation, float32 ``(n_obs, n_latent)``, in the object's order."""
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        """What is to be done before every training."""
 
     @abstractmethod
-    def _graphs(self, inputs: Any, *, trained_on: bool) -> dict[str, sparse.csr_matrix]:
-        """Graphs to be written, by modality."""
+    def _finish(self, module: nn.Module, inputs: Any) -> None:
+        """What is left to do when training has ended; random numbers come from torch's generator."""
+
+    @abstractmethod
+    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> torch.Tensor:
+        """Latent representation ``(n_obs, n_latent)``, rows in the order of the inputs."""
+
+    @abstractmethod
+    def _outputs(self, inputs: Any, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+        """All that is written into an object, rows in the order of the inputs."""
+
+    @abstractmethod
+    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, torch.Tensor]:
+        """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
 
     @abstractmethod
     def _arguments(self) -> dict[str, Any]:
@@ -152,6 +162,7 @@ class FullGraphModel(BaseModelClass):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 module = self._make_module(inputs)
+        self._begin(module, inputs)
         plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
         self.history_ = fit(
             plan,
@@ -165,6 +176,9 @@ class FullGraphModel(BaseModelClass):
             **fit_kwargs,
         )
         self.module = module.eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._finish(module, inputs)
         self.is_trained_ = True
         self._trained_on = fingerprint
         self._train_args = {"max_epochs": max_epochs, "seed": seed, **train_args}
@@ -197,11 +211,11 @@ class FullGraphModel(BaseModelClass):
         modality
             Of one modality instead of all together.
         batch_size
-            Spots in a block of rows; memory grows with it, the result does not depend on it.
+            Spots whose neighbours are aggregated at a time; memory grows with it, the result does not depend on it.
 
         Returns
         -------
-        float32 ``(n_obs, n_latent)``, each row of length one.
+        float32 ``(n_obs, n_latent)``.
 
         Raises
         ------
@@ -216,8 +230,27 @@ class FullGraphModel(BaseModelClass):
             _validate.check_option(modality, list(self._spec.modalities), argument="modality")
         spots = self._read(adata)
         known = spots.fingerprint() == self._trained_on
-        inputs = self._prepare(spots, trained_on=known)
-        return self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size)
+        inputs = self._prepare(spots, trained_on=known).to(self.device)
+        return _rows(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
+
+    def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
+        """Every modality as the model reconstructs it from the latent representation; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup; spots that lack a modality are
+        imputed.
+        """
+        self._require_trained()
+        spots = self._read(adata)
+        known = spots.fingerprint() == self._trained_on
+        inputs = self._prepare(spots, trained_on=known).to(self.device)
+        return {name: _rows(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}
 
     def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:
         """Write the outputs of the model into an object.
@@ -233,8 +266,10 @@ class FullGraphModel(BaseModelClass):
 
         ``adata.obsm["X_<key>"]``
             Latent representation, float32 ``(n_obs, n_latent)``.
-        ``adata.obsp["<key>_<modality>_connectivities"]``
-            Learned graph of each modality, CSR float32 ``(n_obs, n_obs)``.
+        ``adata.obsp["<key>_<graph>_connectivities"]``
+            Learned graphs, CSR float32 ``(n_obs, n_obs)``.
+        ``adata.obsm["<key>_<table>"]``
+            Weights of every spot, float32 DataFrames ``(n_obs, n_columns)``, where the model has any.
         ``adata.uns["<key>"]["params"]``
             Settings, seed and versions.
         """
@@ -246,11 +281,16 @@ class FullGraphModel(BaseModelClass):
         self._write(data, self._prepare(spots, trained_on=known), known, key_added or self._key)
 
     def _write(self, data: AnnData | MuData, inputs: Any, trained_on: bool, key: str) -> None:
-        latent = self._latent(inputs, trained_on=trained_on)
-        graphs = self._graphs(inputs, trained_on=trained_on)
-        data.obsm[_keys.latent(key)] = latent
-        for name, graph in graphs.items():
-            data.obsp[_keys.connectivities(key, name)] = graph
+        inputs = inputs.to(self.device)
+        outputs = self._outputs(inputs, trained_on=trained_on)
+        data.obsm[_keys.latent(key)] = _rows(inputs, outputs.latent)
+        for name, (columns, values) in outputs.tables.items():
+            data.obsm[_keys.table(key, name)] = pd.DataFrame(
+                _rows(inputs, values), index=data.obs_names, columns=columns
+            )
+        for name, parts in outputs.graphs.items():
+            graph = sum((to_csr(*part) for part in parts[1:]), start=to_csr(*parts[0]))
+            data.obsp[_keys.connectivities(key, name)] = inputs.restore_graph(graph)
         data.uns[key] = {"params": plain_params(self._description())}
         logger.info("Wrote `obsm[%r]`, `obsp[%r]` and `uns[%r]`.", _keys.latent(key), f"{key}_*_connectivities", key)
 
@@ -333,3 +373,8 @@ class FullGraphModel(BaseModelClass):
         model._train_args = meta["train_args"]
         model.history_ = history_tables(meta["history"])
         return model
+
+
+def _rows(inputs: Any, values: torch.Tensor) -> np.ndarray:
+    """Rows of a tensor in the order of the object, float32."""
+    return inputs.restore(values.detach().float().cpu().numpy())

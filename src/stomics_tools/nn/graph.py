@@ -57,6 +57,49 @@ class _MirrorMean(torch.autograd.Function):
         return (grads[0] + grads[0].index_select(0, graph.t_edge)) / 2, None
 
 
+class _EdgeDots(torch.autograd.Function):
+    """``s_ij = <x_i, y_j>`` on the edges; ``dx = A(ds) y`` and ``dy = A(ds)^T x``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, graph: Graph) -> Tensor:
+        ctx.graph = graph
+        ctx.save_for_backward(x, y)
+        pattern = _csr(graph.crow, graph.col, x.new_zeros(graph.n_edges), graph.shape)
+        return torch.sparse.sampled_addmm(pattern, x.contiguous(), y.t(), beta=0.0).values()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Any) -> tuple[Tensor, Tensor, None]:
+        graph: Graph = ctx.graph  # type: ignore[attr-defined]
+        x, y = ctx.saved_tensors  # type: ignore[attr-defined]
+        n_rows, n_cols = graph.shape
+        grad_x = _csr(graph.crow, graph.col, grads[0].contiguous(), graph.shape) @ y
+        mirrored = _csr(graph.t_crow, graph.t_col, grads[0].index_select(0, graph.t_edge), (n_cols, n_rows))
+        return grad_x, mirrored @ x, None
+
+
+class _RowSoftmax(torch.autograd.Function):
+    """``w_ij = e^{l_ij} / sum_j e^{l_ij}``; ``dl_ij = w_ij (dw_ij - sum_j w_ij dw_ij)``."""
+
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor, graph: Graph) -> Tensor:
+        row = graph.row.long()
+        largest = logit.new_full((graph.shape[0],), -torch.inf).scatter_reduce_(0, row, logit, "amax")
+        weight = (logit - largest.index_select(0, graph.row)).exp_()
+        weight = weight / graph.row_sum(weight).index_select(0, graph.row)
+        ctx.graph = graph
+        ctx.save_for_backward(weight)
+        return weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Any) -> tuple[Tensor, None]:
+        graph: Graph = ctx.graph  # type: ignore[attr-defined]
+        (weight,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        flow = weight * grads[0]
+        return flow - weight * graph.row_sum(flow).index_select(0, graph.row), None
+
+
 class Graph(nn.Module):
     """A fixed sparse pattern of edges; the weights of the edges are given at each call.
 
@@ -125,6 +168,22 @@ class Graph(nn.Module):
     def mirror_mean(self, value: Tensor) -> Tensor:
         """Mean of the values of each edge and its mirror image, ``(n_edges,)``; the pattern must be symmetric."""
         return _MirrorMean.apply(value, self)
+
+    def edge_dots(self, x: Tensor, y: Tensor) -> Tensor:
+        """Dot product ``<x_i, y_j>`` of the two ends of every edge, ``(n_edges,)``.
+
+        Parameters
+        ----------
+        x
+            ``(n_rows, width)``.
+        y
+            ``(n_cols, width)``.
+        """
+        return _EdgeDots.apply(x, y, self)
+
+    def row_softmax(self, logit: Tensor) -> Tensor:
+        """Softmax of ``(n_edges,)`` over the edges of each row."""
+        return _RowSoftmax.apply(logit, self)
 
     def rows(self, x: Tensor, weight: Tensor, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of the product alone (inference in blocks: no gradient)."""

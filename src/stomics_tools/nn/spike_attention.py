@@ -21,6 +21,10 @@ def _layer(n_features: int, bits: Bits, rep: bool) -> nn.Module:
     return nn.Sequential(QuantLinear(n_features, n_features, bias=False, bits=bits), nn.BatchNorm1d(n_features))
 
 
+def _activation(n_levels: int | None) -> nn.Module:
+    return nn.ReLU() if n_levels is None else Multispike(n_levels)
+
+
 def _with_constant(x: Tensor, constant: float = 1.0) -> Tensor:
     return F.pad(x, (0, 1), value=constant)
 
@@ -82,7 +86,7 @@ class SpikeAttention(nn.Module):
     n_heads
         Number of heads, a multiple of the number of `windows`.
     n_levels
-        Levels of the spikes, see :func:`multispike`.
+        Levels of the spikes, see :func:`multispike`; None: ReLU instead of spikes, for comparison.
     bits
         Bits of the weights, as of :class:`QuantLinear`.
     rep
@@ -100,7 +104,7 @@ class SpikeAttention(nn.Module):
         self,
         n_features: int,
         n_heads: int = 8,
-        n_levels: int = 5,
+        n_levels: int | None = 5,
         bits: Bits = None,
         rep: bool = True,
         windows: Sequence[int | None] = (None,),
@@ -115,9 +119,9 @@ class SpikeAttention(nn.Module):
         if any(size is not None and size < 1 for size in windows):
             raise ValueError(f"`windows` must be None or at least 1 row, found {tuple(windows)}.")
         self.n_heads, self.windows = n_heads, tuple(windows)
-        self.spike = Multispike(n_levels)
+        self.spike = _activation(n_levels)
         self.query, self.key, self.value, self.project = (_layer(n_features, bits, rep) for _ in range(4))
-        self.query_spike, self.key_spike, self.value_spike = (Multispike(n_levels) for _ in range(3))
+        self.query_spike, self.key_spike, self.value_spike = (_activation(n_levels) for _ in range(3))
 
     def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
         """Outcome of the attention, to be added to the membrane.

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, feature_knn, hilbert_order, normalized_adjacency, spatial_knn
 from stomics_tools.data._tensors import to_graph
-from stomics_tools.model.praga_spike._settings import FeatureWeights, Settings
+from stomics_tools.model.praga_spike._order import Ordered
+from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
 from stomics_tools.nn import Graph
 
 
 @dataclass
-class Inputs:
+class Inputs(Ordered):
     """One object, ready for the module; spots stand in the order of a space-filling curve.
 
     Parameters
@@ -35,17 +36,11 @@ class Inputs:
         Feature graph of each modality and its normalised weights, the starting point of the learned ones.
     """
 
-    order: np.ndarray
     values: list[Tensor]
     moments: list[tuple[Tensor, Tensor]]
     present: list[Tensor | None]
     spatial: tuple[Graph, Tensor]
     features: list[tuple[Graph, Tensor]]
-
-    @property
-    def n_obs(self) -> int:
-        """Number of spots."""
-        return len(self.order)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Inputs:
         """The same on another device."""
@@ -58,24 +53,10 @@ class Inputs:
             features=[(graph.to(device), weight.to(device)) for graph, weight in self.features],
         )
 
-    def restore(self, rows: np.ndarray) -> np.ndarray:
-        """Rows along the curve back to the order of the object."""
-        result = np.empty_like(rows)
-        result[self.order] = rows
-        return result
-
-    def restore_graph(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-        """A graph along the curve back to the order of the object."""
-        place = np.empty_like(self.order)
-        place[self.order] = np.arange(len(place))
-        restored = matrix[place][:, place].tocsr()
-        restored.sort_indices()
-        return restored
-
 
 def prepare(
     spots: Spots,
-    settings: Settings,
+    settings: PragaSettings,
     *,
     features: list[tuple[Graph, Tensor]] | None = None,
     moments: list[tuple[Tensor, Tensor]] | None = None,
@@ -120,7 +101,7 @@ def _moments(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
     return center, (x - center).square().mean().sqrt()
 
 
-def _feature_graph(x: np.ndarray, present: np.ndarray, batch: np.ndarray, settings: Settings) -> sparse.csr_matrix:
+def _feature_graph(x: np.ndarray, present: np.ndarray, batch: np.ndarray, settings: PragaSettings) -> sparse.csr_matrix:
     """Neighbours among the spots that have the modality; the others have none."""
     rows = np.flatnonzero(present)
     part = feature_knn(x[rows], settings.n_feature_neighbors, batch[rows])

@@ -10,68 +10,103 @@ import numpy as np
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
 from torch import Tensor, nn
 
-from stomics_tools.data import Spots, SpotsSpec, check_batch_sizes
-from stomics_tools.data._tensors import to_csr
+from stomics_tools.data import Spots, SpotsSpec
 from stomics_tools.model._base import FullGraphModel
-from stomics_tools.model.praga_spike._inputs import Inputs, prepare
-from stomics_tools.model.praga_spike._module import PragaModule, learned_weights
-from stomics_tools.model.praga_spike._settings import FeatureWeights, GraphMix, Optimizer, PrototypeUpdate, resolve
-from stomics_tools.nn import Graph
+from stomics_tools.model._outputs import Outputs
+from stomics_tools.model.praga_spike._presets import resolve
+from stomics_tools.model.praga_spike._published import Published
+from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
+from stomics_tools.model.praga_spike._spike_module import SpikeModule
+from stomics_tools.model.praga_spike._spike_settings import Edges, Encoder, Optimizer, SpikeSettings, WeightBits
+from stomics_tools.model.praga_spike._spiking import Spiking
 from stomics_tools.train import Scheduler
 
 
 class PRAGASpike(FullGraphModel):
-    """Spatial domains from any number of modalities, by prototype-aware adaptive graph aggregation.
+    """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
 
-    Each modality is aggregated over a spatial graph and a graph of similar spots whose weights are learned; the
-    modalities are joined to one latent representation, which reconstructs them from the neighbours in space and is
-    drawn to prototypes. All arrays are sparse or linear in the number of spots.
+    The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
+    from itself, and so learns which neighbours, modalities and directions in feature space tell of the tissue. Graphs,
+    fusion and encoder begin with a closed-form solution (canonical correlation of spots and neighbours, kriging) and
+    are trained from there. In the end each spot's prediction is corrected by its own values, to the degree that these
+    are signal. All arrays are sparse or linear in the number of spots.
 
     Parameters
     ----------
     adata
         AnnData or MuData after :meth:`setup_anndata` or :meth:`setup_mudata`.
     preset
-        ``"praga"``: the published model with its published settings for `data_type`, exactly. By default the same
-        model with its defects mended: feature neighbours weigh by similarity (not by distance), prototypes are
-        carried over, split and merged, features are standardized, and both graphs begin with the same share.
+        None; ``"enhanced"``, the same with the published settings of training (1,000 epochs of learning rate 1e-4,
+        plateau schedule, patience 50, gradient clipping); or ``"praga"``, the published PRAGA with its settings for
+        `data_type`, exactly.
     data_type
         Technology whose published settings ``preset="praga"`` takes: ``"10x"``, ``"spots"``, ``"stereo"``,
         ``"epigenome"`` or ``"simulation"``.
     n_latent
-        Dimensions of the latent representation.
+        Dimensions of the latent representation. The default model orders them by spatial signal; those beyond the
+        number of directions with signal are zero.
     n_spatial_neighbors
         Nearest spots of the spatial graph.
     n_feature_neighbors
-        Nearest spots of each feature graph, by correlation.
-    feature_weights
-        Edge weights the feature graph starts from: ``"similarity"``, ``"distance"`` or ``"connectivity"``.
-    standardize
-        Center every feature and scale each modality as a whole to unit variance before anything else.
-    graph_mix
-        What spatial and learned graph start with: ``"even"`` shares, or ``"random"`` ones of either sign, as
-        published, which at some seeds cancel each other.
+        Spots of each feature graph: those with the most similar neighbourhoods, 0 for none; of ``preset="praga"`` the
+        most similar spots themselves.
+    n_hops
+        Steps in the spatial graph over which a spot is predicted.
+    edges
+        ``"inductive"``: scored by the neighbourhoods of both ends, for unseen tissue too; ``"free"``: one value an
+        edge; ``"uniform"``: all alike.
+    encoder
+        ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer.
+    n_layers
+        Layers of graph aggregation and attention; 0 leaves the graphs and the fusion.
+    n_heads
+        Heads of the attention.
+    n_levels
+        Levels of a spike.
+    use_attention
+        Attention over all spots of a slice beside the graph aggregation; a linear encoder has none.
+    attention_windows
+        Spatial scales among which the heads are divided: None for the slice, or a number of spots.
+    weight_bits
+        Bits of a weight of the layers: 2 to 8, ``"learned"`` for each layer, or ``"float"``.
+    bit_budget
+        Mean bits of a weight that ``weight_bits="learned"`` may spend.
+    reparameterize
+        Two linear maps a layer in training, which :meth:`quantize` folds into one.
+    use_fusion
+        Attention over graphs and modalities; without it there are no feature graphs, and modalities weigh the same.
+    signal_threshold
+        Least correlation of a spot and its neighbours along a direction that is kept.
+    hidden_share
+        Share of the spots that is hidden and predicted in each epoch.
+    layer_scale
+        Share of a layer's outcome that is added to the membrane, at the beginning.
     loss_weights
         Weight of the reconstruction of each modality: by name, or in the order of the modalities of setup.
     homogeneity_weight
-        Weight of the distance between the learned graph and its running mean.
+        Weight of the distance between the learned graphs and their running means.
     ema_decay
         Decay of that running mean, an epoch.
     prototype_weight
         Weight of the prototype contrastive loss; 0 turns it off.
-    prototypes
-        ``"dynamic"`` (carried over, split and merged) or ``"fixed"`` (a new mixture each time, as published).
     n_prototypes
-        Prototypes to begin with.
+        Number of prototypes; by default it is found, and of ``preset="praga"`` the published one.
     prototype_start
         First epoch of the prototype loss.
     prototype_every
         Epochs between two estimations of the prototypes.
     temperature
         Of the contrastive loss.
+    distill_weight
+        Weight of the difference to the model of ``train(distill_from=)``.
+    feature_weights
+        Of ``preset="praga"``: edge weights that the feature graphs start from, ``"similarity"``, ``"distance"`` or
+        ``"connectivity"``.
+    standardize
+        Of ``preset="praga"``: center every feature and scale each modality as a whole to unit variance, as the default
+        model always does.
 
     Arguments that are None take the value of the preset.
 
@@ -88,7 +123,8 @@ class PRAGASpike(FullGraphModel):
 
     Notes
     -----
-    Source: PRAGA, arXiv 2409.12728, and the code published with it.
+    Sources: PRAGA, arXiv 2409.12728, and the code published with it; QSD-Transformer (Qiu et al., 2025) for the
+    spike-driven layers; blind-spot prediction after Noise2Void (Krull et al., 2019).
     """
 
     _key = "praga_spike"
@@ -102,35 +138,46 @@ class PRAGASpike(FullGraphModel):
         n_latent: int | None = None,
         n_spatial_neighbors: int | None = None,
         n_feature_neighbors: int | None = None,
-        feature_weights: FeatureWeights | None = None,
-        standardize: bool | None = None,
-        graph_mix: GraphMix | None = None,
+        n_hops: int | None = None,
+        edges: Edges | None = None,
+        encoder: Encoder | None = None,
+        n_layers: int | None = None,
+        n_heads: int | None = None,
+        n_levels: int | None = None,
+        use_attention: bool | None = None,
+        attention_windows: Sequence[int | None] | None = None,
+        weight_bits: WeightBits | None = None,
+        bit_budget: float | None = None,
+        reparameterize: bool | None = None,
+        use_fusion: bool | None = None,
+        signal_threshold: float | None = None,
+        hidden_share: float | None = None,
+        layer_scale: float | None = None,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         homogeneity_weight: float | None = None,
         ema_decay: float | None = None,
         prototype_weight: float | None = None,
-        prototypes: PrototypeUpdate | None = None,
         n_prototypes: int | None = None,
         prototype_start: int | None = None,
         prototype_every: int | None = None,
         temperature: float | None = None,
+        distill_weight: float | None = None,
+        feature_weights: FeatureWeights | None = None,
+        standardize: bool | None = None,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "adata", "__class__")}
         super().__init__(adata)
         names = list(self._spec.modalities)
-        if isinstance(loss_weights, Mapping):
-            if set(loss_weights) != set(names):
-                raise ValueError(f"`loss_weights` names {sorted(loss_weights)}, the modalities are {sorted(names)}.")
-            arguments["loss_weights"] = tuple(float(loss_weights[name]) for name in names)
-        elif loss_weights is not None:
-            if len(loss_weights) != len(names):
-                raise ValueError(f"`loss_weights` has {len(loss_weights)} values for {len(names)} modalities {names}.")
-            arguments["loss_weights"] = tuple(float(w) for w in loss_weights)
+        if loss_weights is not None:
+            arguments["loss_weights"] = _in_order(loss_weights, names)
+        if attention_windows is not None:
+            arguments["attention_windows"] = tuple(attention_windows)
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
         weights = {name: self._settings.weight_of(i) for i, name in enumerate(names)}
-        self._loss_weights = [weights[name] for name in sorted(names)]
-        self._check_sizes(self._read(None))
+        kind = Published if isinstance(self._settings, PragaSettings) else Spiking
+        self._method: Published | Spiking = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
+        self._method.check_sizes(self._read(None))
         self._model_summary_string = (
             f"PRAGASpike with modalities {names}, n_latent: {self._settings.n_latent}, preset: {preset}"
         )
@@ -229,6 +276,7 @@ class PRAGASpike(FullGraphModel):
         patience: int | None = None,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
+        distill_from: PRAGASpike | None = None,
         seed: int = 0,
         accelerator: str = "auto",
         devices: int | str | list[int] = "auto",
@@ -259,6 +307,9 @@ class PRAGASpike(FullGraphModel):
             Largest norm of the gradient.
         scheduler
             ``"cosine"`` or ``"plateau"`` (on the training loss).
+        distill_from
+            A trained model of the same data, for example a wide one in floating point, whose denoised modalities this
+            one learns to predict as well (not with ``preset="praga"``).
         seed
             Of weights and training: the same seed, machine and versions give the same bits on a CPU.
         accelerator
@@ -282,15 +333,23 @@ class PRAGASpike(FullGraphModel):
         FloatingPointError
             If the loss is not finite any more.
         """
-        self._settings = self._settings.replaced(
-            max_epochs=max_epochs, lr=lr, weight_decay=weight_decay, optimizer=optimizer
-        )
-        self._fit(
-            max_epochs=self._settings.max_epochs,
-            seed=seed,
+        settings = self._settings.replaced(
+            max_epochs=max_epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
             patience=patience,
             clip_grad=clip_grad,
             scheduler=scheduler,
+        )
+        self._settings = settings
+        self._teacher = self._targets_of(distill_from)
+        self._fit(
+            max_epochs=settings.max_epochs,
+            seed=seed,
+            patience=settings.patience,
+            clip_grad=settings.clip_grad,
+            scheduler=settings.scheduler,
             accelerator=accelerator,
             devices=devices,
             checkpoint_dir=checkpoint_dir,
@@ -298,9 +357,9 @@ class PRAGASpike(FullGraphModel):
             ckpt_path=ckpt_path,
             key_added=key_added,
             train_args={
-                "lr": self._settings.lr,
-                "weight_decay": self._settings.weight_decay,
-                "optimizer": self._settings.optimizer,
+                "lr": settings.lr,
+                "weight_decay": settings.weight_decay,
+                "optimizer": settings.optimizer,
             },
             **trainer_kwargs,
         )
@@ -310,39 +369,31 @@ class PRAGASpike(FullGraphModel):
     def _arguments(self) -> dict[str, Any]:
         return dict(self._init_arguments)
 
-    def _check_sizes(self, spots: Spots) -> None:
-        """Every slice must have more spots than neighbours are asked for."""
-        if spots.spatial_graph is None:
-            n_neighbors = self._settings.n_spatial_neighbors
-            check_batch_sizes(spots.n_obs, spots.batch, n_neighbors, argument="n_spatial_neighbors")
-        for name, modality in spots.modalities.items():
-            if name not in spots.feature_graphs:
-                batch = spots.batch[modality.present]
-                n_neighbors = self._settings.n_feature_neighbors
-                check_batch_sizes(len(batch), batch, n_neighbors, argument="n_feature_neighbors")
+    def _targets_of(self, teacher: PRAGASpike | None) -> dict[str, np.ndarray] | None:
+        if teacher is None:
+            return None
+        if not isinstance(self._settings, SpikeSettings):
+            raise ValueError("`distill_from` is not for `preset='praga'`. Leave it out.")
+        if not isinstance(teacher, PRAGASpike) or not teacher.is_trained_:
+            raise ValueError("`distill_from` must be a trained PRAGASpike.")
+        return teacher.get_denoised(self.adata)
 
-    def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
-        self._check_sizes(spots)
-        moments = self._module.moments if self.is_trained_ else None
-        features = None
-        if trained_on:
-            features = [(learned.graph, learned.value.detach()) for learned in self._module.learned]
-        return prepare(spots, self._settings, features=features, moments=moments)
+    def _prepare(self, spots: Spots, *, trained_on: bool) -> Any:
+        self._method.check_sizes(spots)
+        return self._method.prepare(spots, self.module if self.is_trained_ else None, trained_on)  # type: ignore[arg-type]
 
-    def _make_module(self, inputs: Inputs) -> PragaModule:
-        return PragaModule(inputs.moments, inputs.features, self._loss_weights, self._settings)
+    def _make_module(self, inputs: Any) -> nn.Module:
+        return self._method.make_module(inputs)
 
-    def _module_of(self, tensors: Mapping[str, Tensor]) -> PragaModule:
-        n_modalities = len(self._loss_weights)
-        graphs = [
-            (
-                Graph(tensors[f"learned.{m}.graph.crow"], tensors[f"learned.{m}.graph.col"]),
-                tensors[f"learned.{m}.value"],
-            )
-            for m in range(n_modalities)
-        ]
-        moments = [(tensors[f"center_{m}"], tensors[f"scale_{m}"]) for m in range(n_modalities)]
-        return PragaModule(moments, graphs, self._loss_weights, self._settings)
+    def _module_of(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        return self._method.module_of(tensors)
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, SpikeModule):
+            module.set_targets(inputs, self._teacher)
+
+    def _finish(self, module: nn.Module, inputs: Any) -> None:
+        self._method.finish(module, inputs)  # type: ignore[arg-type]
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         settings = self._settings
@@ -350,32 +401,24 @@ class PRAGASpike(FullGraphModel):
             return torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
         return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
-    @property
-    def _module(self) -> PragaModule:
-        module = self.module
-        if not isinstance(module, PragaModule):
-            raise RuntimeError("The model has no module before training.")
-        return module
-
-    @torch.no_grad()
-    def _weights(self, inputs: Inputs, trained_on: bool) -> list[Tensor]:
-        if trained_on:
-            return [learned() for learned in self._module.learned]
-        return [learned_weights(graph, value) for graph, value in inputs.features]
-
-    def _latent(
-        self, inputs: Inputs, *, trained_on: bool, modality: str | None = None, batch_size: int = 8192
-    ) -> np.ndarray:
-        inputs = inputs.to(self.device)
+    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
         index = None if modality is None else sorted(self._spec.modalities).index(modality)
-        weights = self._weights(inputs, trained_on)
-        latent = self._module.latent(inputs, weights, modality=index, block_size=batch_size)
-        return inputs.restore(latent.float().cpu().numpy())
+        return self._method.latent(self.module, inputs, trained_on, index, batch_size)  # type: ignore[arg-type]
 
-    def _graphs(self, inputs: Inputs, *, trained_on: bool) -> dict[str, sparse.csr_matrix]:
-        inputs = inputs.to(self.device)
-        weights = self._weights(inputs, trained_on)
-        return {
-            name: inputs.restore_graph(to_csr(graph, weight))
-            for name, (graph, _), weight in zip(sorted(self._spec.modalities), inputs.features, weights, strict=True)
-        }
+    def _outputs(self, inputs: Any, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+        return self._method.outputs(self.module, inputs, trained_on, batch_size)  # type: ignore[arg-type]
+
+    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, Tensor]:
+        values = self._method.denoised(self.module, inputs, trained_on)  # type: ignore[arg-type]
+        return dict(zip(sorted(self._spec.modalities), values, strict=True))
+
+
+def _in_order(loss_weights: Mapping[str, float] | Sequence[float], names: list[str]) -> tuple[float, ...]:
+    """One weight a modality, in the order of setup."""
+    if isinstance(loss_weights, Mapping):
+        if set(loss_weights) != set(names):
+            raise ValueError(f"`loss_weights` names {sorted(loss_weights)}, the modalities are {sorted(names)}.")
+        return tuple(float(loss_weights[name]) for name in names)
+    if len(loss_weights) != len(names):
+        raise ValueError(f"`loss_weights` has {len(loss_weights)} values for {len(names)} modalities {names}.")
+    return tuple(float(w) for w in loss_weights)

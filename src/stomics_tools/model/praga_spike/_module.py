@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stomics_tools.model.praga_spike._inputs import Inputs
 from stomics_tools.model.praga_spike._prototypes import Prototypes
-from stomics_tools.model.praga_spike._settings import Settings
+from stomics_tools.model.praga_spike._settings import PragaSettings
 from stomics_tools.nn import Graph, normalize_symmetric
 
 
@@ -74,7 +74,7 @@ class PragaModule(nn.Module):
         moments: Sequence[tuple[Tensor, Tensor]],
         graphs: Sequence[tuple[Graph, Tensor]],
         loss_weights: Sequence[float],
-        settings: Settings,
+        settings: PragaSettings,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -83,7 +83,7 @@ class PragaModule(nn.Module):
         for m, (center, scale) in enumerate(moments):
             self.register_buffer(f"center_{m}", center)
             self.register_buffer(f"scale_{m}", scale)
-        self.mix = nn.ParameterList(_first_mix(settings) for _ in n_features)
+        self.mix = nn.ParameterList(nn.init.uniform_(torch.empty(3), -(2**-0.5), 2**-0.5) for _ in n_features)
         self.encoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n, n_latent)) for n in n_features)
         self.decoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n_latent, n)) for n in n_features)
         self.fusion = nn.Sequential(nn.Linear(len(n_features) * n_latent, n_latent), nn.Linear(n_latent, n_latent))
@@ -140,6 +140,11 @@ class PragaModule(nn.Module):
             total = total + self.loss_weights[m] * (error if present is None else error[present]).mean()
         return total
 
+    def decode(self, inputs: Inputs, latent: Tensor) -> list[Tensor]:
+        """Features ``(n_obs, n_features)`` of each modality, in the units of the data."""
+        smooth = inputs.spatial[0](latent, inputs.spatial[1])
+        return [smooth @ d * scale + center for d, (center, scale) in zip(self.decoders, self.moments, strict=True)]
+
     @torch.no_grad()
     def latent(
         self, inputs: Inputs, weights: Sequence[Tensor], *, modality: int | None = None, block_size: int = 8192
@@ -167,10 +172,3 @@ class PragaModule(nn.Module):
                 each.append(a * near + b * alike + c * sums[m])
             result[start:stop] = self.fusion(torch.cat(each, dim=1)) if modality is None else each[modality]
         return nn.functional.normalize(result, dim=1)
-
-
-def _first_mix(settings: Settings) -> Tensor:
-    """Scalars a, b, c of one modality: drawn as those of a 1 x 1 convolution, where a and b may cancel, or even."""
-    if settings.graph_mix == "even":
-        return torch.tensor([0.5, 0.5, 0.0])
-    return nn.init.uniform_(torch.empty(3), -(2**-0.5), 2**-0.5)

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from stomics_tools.model.praga_spike._settings import Settings
+from stomics_tools.model.praga_spike._settings import PragaSettings
 
 N_COMPONENTS = 10
 MIN_SPLIT = 20
@@ -52,7 +52,7 @@ class Prototypes(nn.Module):
 
     centers: Tensor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PragaSettings) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("centers", torch.empty(0, settings.n_latent))

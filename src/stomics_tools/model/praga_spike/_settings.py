@@ -1,4 +1,4 @@
-"""Settings of PRAGASpike, and the published ones by the name of the technology."""
+"""Settings of the published model, by the name of the technology."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from stomics_tools import _validate
 
 FeatureWeights = Literal["similarity", "distance", "connectivity"]
 PrototypeUpdate = Literal["dynamic", "fixed"]
-GraphMix = Literal["even", "random"]
 Optimizer = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All numbers of a model and its training; the documentation of each stands at :class:`PRAGASpike`."""
+class PragaSettings:
+    """All numbers of the published model and its training, see :class:`~stomics_tools.model.PRAGASpike`."""
 
     n_latent: int = 64
     n_spatial_neighbors: int = 6
     n_feature_neighbors: int = 20
     feature_weights: FeatureWeights = "similarity"
     standardize: bool = True
-    graph_mix: GraphMix = "even"
     loss_weights: tuple[float, ...] = (5.0, 5.0)
     homogeneity_weight: float = 1.0
     ema_decay: float = 0.9
@@ -36,6 +34,9 @@ class Settings:
     max_epochs: int = 200
     lr: float = 0.01
     weight_decay: float = 5e-3
+    patience: int | None = None
+    clip_grad: float | None = None
+    scheduler: Literal["cosine", "plateau"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_spatial_neighbors", "n_feature_neighbors", "prototype_every", "max_epochs"):
@@ -50,7 +51,6 @@ class Settings:
         _validate.check_option(self.feature_weights, FeatureWeights.__args__, argument="feature_weights")  # type: ignore[attr-defined]
         _validate.check_option(self.prototypes, PrototypeUpdate.__args__, argument="prototypes")  # type: ignore[attr-defined]
         _validate.check_option(self.standardize, [True, False], argument="standardize")
-        _validate.check_option(self.graph_mix, GraphMix.__args__, argument="graph_mix")  # type: ignore[attr-defined]
         _validate.check_option(self.optimizer, Optimizer.__args__, argument="optimizer")  # type: ignore[attr-defined]
         for weight in self.loss_weights:
             _validate.check_number(weight, argument="loss_weights", low=0)
@@ -59,18 +59,16 @@ class Settings:
         """Reconstruction weight of a modality: the last one given serves all that follow."""
         return self.loss_weights[min(position, len(self.loss_weights) - 1)]
 
-    def replaced(self, **given: Any) -> Settings:
+    def replaced(self, **given: Any) -> PragaSettings:
         """These settings with all that is not None in `given`."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-_PUBLISHED = Settings(
-    n_spatial_neighbors=3, feature_weights="distance", standardize=False, graph_mix="random", prototypes="fixed"
-)
+_PUBLISHED = PragaSettings(n_spatial_neighbors=3, feature_weights="distance", standardize=False, prototypes="fixed")
 
 # Source: the code published with PRAGA (arXiv 2409.12728): settings by technology and the weights of its run script.
 # With 30 epochs, "10x" ends before its prototype loss begins.
-PRAGA: dict[str, Settings] = {
+PRAGA: dict[str, PragaSettings] = {
     "10x": replace(_PUBLISHED, max_epochs=30),
     "spots": _PUBLISHED,
     "stereo": replace(_PUBLISHED, n_spatial_neighbors=6, max_epochs=300, weight_decay=5e-2),
@@ -94,11 +92,3 @@ PRAGA: dict[str, Settings] = {
         prototype_every=100,
     ),
 }
-
-
-def resolve(preset: str | None, data_type: str, **given: Any) -> Settings:
-    """Settings of a preset, with what the user gave in their place."""
-    _validate.check_option(preset, [None, "praga"], argument="preset")
-    _validate.check_option(data_type, list(PRAGA), argument="data_type")
-    base = PRAGA[data_type] if preset == "praga" else Settings()
-    return base.replaced(**given)

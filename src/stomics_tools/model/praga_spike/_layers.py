@@ -1,0 +1,93 @@
+"""Layers of the spike-driven encoder: fusion, and graph aggregation with spike attention beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.nn import Graph, Multispike, QuantLinear, RepLinear, SpikeAttention
+
+
+def activation(settings: SpikeSettings) -> nn.Module:
+    """What stands between the linear layers of an encoder."""
+    if settings.encoder == "spike":
+        return Multispike(settings.n_levels)
+    return nn.ReLU() if settings.encoder == "relu" else nn.Identity()
+
+
+class FusionAttention(nn.Module):
+    """Weights of several views of each spot, by attention: ``softmax_v( u . tanh(W h_v) + b_v )``.
+
+    Parameters
+    ----------
+    n_latent
+        Width of the views.
+    prior
+        Shares to begin with, one a view, positive.
+
+    Source: attention aggregation of SpatialGlue (Long et al., 2024).
+    """
+
+    def __init__(self, n_latent: int, prior: Sequence[float], width: int = 16) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(n_latent, width)
+        self.score = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.tensor(prior).log())
+
+    def forward(self, views: Tensor, usable: Tensor | None = None) -> Tensor:
+        """Weights ``(n, n_views)``, each row summing to 1, of views ``(n_views, n, n_latent)``.
+
+        Views that are not `usable` (bool, ``(n, n_views)``) weigh nothing, unless none is.
+        """
+        score = (torch.tanh(self.hidden(views)) @ self.score).T + self.bias
+        if usable is not None:
+            score = score.masked_fill(~usable & usable.any(1, keepdim=True), -torch.inf)
+        return score.softmax(1)
+
+
+class SpikeLayer(nn.Module):
+    """Graph aggregation and attention beside it, then a layer for each spot, both added to the membrane.
+
+    ``u <- u + g1 (L(A s) + attention(u))`` and ``u <- u + g2 MLP(s)`` with spikes ``s = activation(norm(u))``: spikes
+    pass through the layers, the membrane goes past them (membrane shortcut).
+    """
+
+    def __init__(self, settings: SpikeSettings) -> None:
+        super().__init__()
+        n_latent, bits = settings.n_latent, settings.bits
+        self.norm, self.second_norm = nn.BatchNorm1d(n_latent), nn.BatchNorm1d(n_latent)
+        self.spike, self.second_spike, self.inner_spike = (activation(settings) for _ in range(3))
+        self.aggregate = _linear(n_latent, n_latent, settings)
+        self.attention: SpikeAttention | None = None
+        if settings.attends:
+            self.attention = SpikeAttention(
+                n_latent,
+                settings.n_heads,
+                settings.n_levels if settings.encoder == "spike" else None,
+                bits,
+                rep=settings.reparameterize,
+                windows=settings.attention_windows,
+            )
+        self.expand = _linear(n_latent, 2 * n_latent, settings)
+        self.contract = _linear(2 * n_latent, n_latent, settings)
+        self.first_scale = nn.Parameter(torch.full((n_latent,), settings.layer_scale))
+        self.second_scale = nn.Parameter(torch.full((n_latent,), settings.layer_scale))
+
+    def forward(self, membrane: Tensor, graph: Graph, weight: Tensor, segments: Tensor) -> Tensor:
+        """Membrane ``(n, n_latent)`` to membrane."""
+        normed = self.norm(membrane)
+        update = self.aggregate(graph(self.spike(normed), weight))
+        if self.attention is not None:
+            update = update + self.attention(normed, segments)
+        membrane = membrane + self.first_scale * update
+        inner = self.expand(self.second_spike(self.second_norm(membrane)))
+        return membrane + self.second_scale * self.contract(self.inner_spike(inner))
+
+
+def _linear(n_in: int, n_out: int, settings: SpikeSettings) -> nn.Module:
+    if settings.reparameterize:
+        return RepLinear(n_in, n_out, settings.bits)
+    return nn.Sequential(QuantLinear(n_in, n_out, bias=False, bits=settings.bits), nn.BatchNorm1d(n_out))

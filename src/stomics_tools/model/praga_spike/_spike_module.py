@@ -1,0 +1,315 @@
+"""PRAGASpike as a torch module: each spot predicted from its neighbours, then corrected by its own values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stomics_tools.model.praga_spike._edges import FreeEdges, InductiveEdges, UniformEdges
+from stomics_tools.model.praga_spike._layers import FusionAttention, SpikeLayer
+from stomics_tools.model.praga_spike._signal import Signal, own_noise
+from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._tissue import Moments, Tissue
+from stomics_tools.nn import Graph, width_penalty
+
+_SPATIAL_SHARE = 0.9
+"""Share of the neighbours in space to begin with; spots with like neighbourhoods have the rest."""
+_N_DRAWS = 4
+"""Draws of hidden spots by which the error of prediction is measured."""
+
+
+@dataclass
+class Encoded:
+    """What the encoder finds, each of it for all spots.
+
+    Parameters
+    ----------
+    own
+        Values along the directions of spatial signal, ``(n_obs, n_latent)`` a modality.
+    views
+        What the neighbours predict of them, ``(n_obs, n_latent)`` a modality.
+    predicted
+        What they predict together, after the layers, ``(n_obs, n_latent)``.
+    modality_weights
+        Share of each modality, ``(n_obs, n_modalities)``.
+    spatial_weights
+        For each modality the share of the neighbours in space, ``(n_obs, n_modalities)``; spots with like
+        neighbourhoods have the rest.
+    edges
+        Weights of each ring and then of each graph of like neighbourhoods, ``(n_edges,)``; each row sums to 1.
+    """
+
+    own: list[Tensor]
+    views: list[Tensor]
+    predicted: Tensor
+    modality_weights: Tensor
+    spatial_weights: Tensor
+    edges: list[Tensor]
+
+
+class SpikeModule(nn.Module):
+    """Predict each spot from its neighbours alone, and let that prediction teach graphs, layers and fusion.
+
+    In training a share of the spots is hidden from everything and predicted (a blind spot): whoever sees a spot
+    learns to copy it. For modality m with features X, rings of neighbours R_h in space and spots with like
+    neighbourhoods F::
+
+        Y_m = X_m W_m                                          directions of spatial signal
+        P_m = s_m sum_h a_mh * R_h Y_m + (1 - s_m) b_m * F_m Y_m   s_m: attention between the graphs of a spot
+        P   = layers( M sum_m w_m P_m )                        w_m: attention between modalities
+        Z   = P + g * (sum_m Y_m - P),   g = (1 - noise / residual)^2
+
+    The last line, after training, is the update of a Kalman filter: `residual` is the variance of the error of
+    prediction, `noise` what no spot shares with another. Where domains are wide and single cells mixed, a spot's own
+    values count little; where domains are narrow they count much. (The square makes less of small gains, which the
+    estimate exaggerates.)
+
+    Parameters
+    ----------
+    signal
+        The closed-form solution that training starts from.
+    moments
+        Center ``(n_features,)`` and scale of each modality, kept for the preparation of other data.
+    n_edges
+        Edges of each ring and each graph of like neighbourhoods.
+    loss_weights
+        Weight of the prediction of each modality.
+    settings
+        See :class:`~stomics_tools.model.PRAGASpike`.
+    """
+
+    active: Tensor
+    gain: Tensor
+    n_epochs: Tensor
+
+    def __init__(
+        self,
+        signal: Signal,
+        moments: Sequence[Moments],
+        n_edges: Sequence[int],
+        loss_weights: Sequence[float],
+        settings: SpikeSettings,
+    ) -> None:
+        super().__init__()
+        self.settings, self.loss_weights = settings, list(loss_weights)
+        n_latent, n_modalities = settings.n_latent, len(moments)
+        for m, (center, scale) in enumerate(moments):
+            self.register_buffer(f"center_{m}", center)
+            self.register_buffer(f"scale_{m}", scale)
+        self.register_buffer("active", (signal.predictable > 0).to(signal.hops))
+        self.register_buffer("gain", torch.zeros(n_latent))
+        self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
+        self.encoders = nn.ParameterList(w.clone() for w in signal.encoders)
+        self.decoders = nn.ParameterList(w.clone() for w in signal.decoders)
+        self.hops = nn.Parameter(signal.hops.clone())
+        self.alike = nn.Parameter(signal.alike.clone())
+        self.edges = nn.ModuleList(_edges(settings, n) for n in n_edges)
+        averaged = settings.homogeneity_weight > 0 and settings.edges != "uniform"
+        for i, n in enumerate(n_edges if averaged else []):
+            self.register_buffer(f"average_{i}", torch.zeros(n))
+        both_graphs = settings.use_fusion and settings.n_feature_neighbors > 0
+        shares = (_SPATIAL_SHARE, 1 - _SPATIAL_SHARE)
+        self.graph_fusion = nn.ModuleList(FusionAttention(n_latent, shares) for _ in moments if both_graphs)
+        several = settings.use_fusion and n_modalities > 1
+        self.modality_fusion = FusionAttention(n_latent, (1.0,) * n_modalities) if several else None
+        self.layers: Sequence[SpikeLayer] = nn.ModuleList(SpikeLayer(settings) for _ in range(settings.n_layers))  # type: ignore[assignment]
+        self.targets: list[Tensor] | None = None
+
+    @property
+    def moments(self) -> list[Moments]:
+        """Center and scale of each modality in training."""
+        return [(self.get_buffer(f"center_{m}"), self.get_buffer(f"scale_{m}")) for m in range(len(self.encoders))]
+
+    def encode(
+        self,
+        tissue: Tissue,
+        visible: Sequence[Tensor] | None = None,
+        *,
+        block_size: int | None = None,
+        free_edges: bool = True,
+    ) -> Encoded:
+        """Directions, predictions and weights.
+
+        Parameters
+        ----------
+        tissue
+            The spots.
+        visible
+            1 for what may be seen, 0 for the rest, ``(n_obs, 1)`` a modality; by default what is present.
+        block_size
+            Rows aggregated at a time; the outcome does not depend on it. None: all, as gradients need.
+        free_edges
+            Whether free weights of edges belong to these graphs; if not, all neighbours weigh the same.
+        """
+        visible = tissue.present if visible is None else visible
+        n_modalities, n_rings = len(tissue.values), len(tissue.rings)
+        own = [x @ w for x, w in zip(tissue.values, self.encoders, strict=True)]
+        seen = [torch.cat([y * v, v], dim=1) for y, v in zip(own, visible, strict=True)]
+        uniform = UniformEdges()
+        plain = [uniform(ring, self.hops) for ring in tissue.rings]
+        blocks = list(_blocks(tissue.n_obs, block_size))
+        state = torch.cat([torch.stack(self._spatial_views(tissue, seen, plain, rows)).sum(0) for rows in blocks])
+        scores = [uniform if isinstance(s, FreeEdges) and not free_edges else s for s in self.edges]
+        edges = [score(graph, state) for score, graph in zip(scores, [*tissue.rings, *tissue.alike], strict=True)]
+        parts = []
+        for rows in blocks:
+            views = self._spatial_views(tissue, seen, edges[:n_rings], rows)
+            spatial = [torch.ones_like(views[0][:, :1])] * n_modalities
+            for m, fuse in enumerate(self.graph_fusion):
+                far = self.alike[m] * _mean(tissue.alike[m], seen[m], edges[n_rings + m], rows)
+                both = torch.stack([views[m], far])
+                share = fuse(both)
+                views[m] = _weighted(share, both)
+                spatial[m] = share[:, :1]
+            parts.append((torch.stack(views), torch.cat(spatial, dim=1)))
+        every = torch.cat([part for part, _ in parts], dim=1)
+        if self.modality_fusion is None:
+            weights = every.new_full((tissue.n_obs, n_modalities), 1 / n_modalities)
+        else:
+            weights = self.modality_fusion(every)
+        membrane = start = n_modalities * _weighted(weights, every)
+        for layer in self.layers:
+            membrane = layer(membrane, tissue.rings[0], edges[0], tissue.segments)
+        return Encoded(
+            own=own,
+            views=list(every),
+            predicted=start + (membrane - start) * self.active,
+            modality_weights=weights,
+            spatial_weights=torch.cat([part for _, part in parts]),
+            edges=edges,
+        )
+
+    def _spatial_views(
+        self, tissue: Tissue, seen: Sequence[Tensor], edges: Sequence[Tensor], rows: tuple[int, int]
+    ) -> list[Tensor]:
+        """For each modality the weighted means over the rings, ``(rows, n_latent)``."""
+        views = []
+        for m, x in enumerate(seen):
+            means = [_mean(ring, x, weight, rows) for ring, weight in zip(tissue.rings, edges, strict=True)]
+            views.append(torch.stack([a * mean for a, mean in zip(self.hops[m], means, strict=True)]).sum(0))
+        return views
+
+    # -------------------------------------------------------------- training
+
+    def set_targets(self, tissue: Tissue, denoised: Mapping[str, np.ndarray] | None) -> None:
+        """Modalities as a teacher sees them, in the units and order of its object; None: no teacher."""
+        if denoised is None:
+            self.targets = None
+            return
+        values = [torch.from_numpy(x[tissue.order]).to(self.gain) for _, x in sorted(denoised.items())]
+        self.targets = [(x - center) / scale for x, (center, scale) in zip(values, self.moments, strict=True)]
+
+    def losses(self, tissue: Tissue) -> dict[str, Tensor]:
+        """Losses of one training step; running means and prototypes move on with it."""
+        settings = self.settings
+        hidden, visible = self._hide(tissue)
+        encoded = self.encode(tissue, visible)
+        losses = {"reconstruction_loss": self._prediction_error(tissue, encoded.predicted, hidden)}
+        total = losses["reconstruction_loss"]
+        if hasattr(self, "average_0"):
+            losses["homogeneity_loss"] = self._homogeneity(encoded.edges)
+            total = total + settings.homogeneity_weight * losses["homogeneity_loss"]
+        if settings.weight_bits == "learned":
+            losses["width_loss"] = width_penalty(self, settings.bit_budget)
+            total = total + losses["width_loss"]
+        if self.targets is not None:
+            errors = [
+                (encoded.predicted @ d - target).square().mean()
+                for d, target in zip(self.decoders, self.targets, strict=True)
+            ]
+            losses["distillation_loss"] = torch.stack(errors).sum()
+            total = total + settings.distill_weight * losses["distillation_loss"]
+        self.n_epochs += 1
+        return {"train_loss": total, **losses}
+
+    def _hide(self, tissue: Tissue) -> tuple[Tensor, list[Tensor]]:
+        """Rows to be predicted, and what is left to be seen of each modality."""
+        hidden = torch.rand(tissue.n_obs, 1, device=self.gain.device) < self.settings.hidden_share
+        return hidden.squeeze(1).nonzero().squeeze(1), [there * ~hidden for there in tissue.present]
+
+    def _prediction_error(self, tissue: Tissue, predicted: Tensor, rows: Tensor) -> Tensor:
+        """Mean squared error of the features of `rows`, summed over the modalities by their weights."""
+        total = predicted.new_zeros(())
+        for m, x in enumerate(tissue.values):
+            there = tissue.present[m][rows]
+            error = (predicted[rows] @ self.decoders[m] - x[rows]).square() * there
+            total = total + self.loss_weights[m] * error.sum() / (there.sum() * x.shape[1]).clamp(min=1)
+        return total
+
+    def _homogeneity(self, edges: Sequence[Tensor]) -> Tensor:
+        """Distance of the edge weights from their running means, the mean over the graphs."""
+        first, distances = int(self.n_epochs) == 0, []
+        for i, weight in enumerate(edges):
+            average = self.get_buffer(f"average_{i}")
+            average.lerp_(weight.detach(), 1.0 if first else 1 - self.settings.ema_decay)
+            distances.append(torch.linalg.vector_norm(weight - average))
+        return torch.stack(distances).mean()
+
+    @torch.no_grad()
+    def finish(self, tissue: Tissue) -> None:
+        """After training: whole numbers of bits, and how much of each spot's own values is kept."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("free_width"):
+                parameter.round_()
+        total, count = self.gain.new_zeros(len(self.gain)), 0
+        for _ in range(_N_DRAWS):
+            hidden, visible = self._hide(tissue)
+            encoded = self.encode(tissue, visible)
+            error = torch.stack(encoded.own).sum(0) - encoded.predicted
+            total, count = total + error[hidden].square().sum(0), count + len(hidden)
+        residual = (total / max(count, 1)).clamp(min=1e-9)
+        noise = own_noise(torch.stack(encoded.own).sum(0), tissue)
+        self.gain.copy_((1 - noise / residual).clamp(0, 1).square() * self.active)
+
+    # ------------------------------------------------------------- inference
+
+    def latent(self, tissue: Tissue, encoded: Encoded, modality: int | None = None) -> Tensor:
+        """Prediction corrected by the spots' own values, ``(n_obs, n_latent)``.
+
+        Where a modality is missing, the prediction of it takes the place of its own values.
+        """
+        chosen = range(len(encoded.own)) if modality is None else [modality]
+        predicted = encoded.predicted if modality is None else encoded.views[modality]
+        own = torch.zeros_like(predicted)
+        for m in chosen:
+            there = tissue.present[m]
+            expected = encoded.predicted @ self.decoders[m] @ self.encoders[m]
+            own = own + there * encoded.own[m] + (1 - there) * expected
+        return predicted + self.gain * (own - predicted)
+
+    def decode(self, latent: Tensor) -> list[Tensor]:
+        """Features ``(n_obs, n_features)`` of each modality, in the units of the data."""
+        return [latent @ d * scale + center for d, (center, scale) in zip(self.decoders, self.moments, strict=True)]
+
+    def spatial_shares(self) -> Tensor:
+        """Share of each ring in the prediction, ``(n_hops,)``; they sum to 1."""
+        share = (self.hops.abs() * self.active).sum((0, 2))
+        return share / share.sum()
+
+
+def _edges(settings: SpikeSettings, n_edges: int) -> nn.Module:
+    if settings.edges == "free":
+        return FreeEdges(n_edges)
+    return InductiveEdges(settings.n_latent) if settings.edges == "inductive" else UniformEdges()
+
+
+def _blocks(n_obs: int, block_size: int | None) -> Iterator[tuple[int, int]]:
+    size = n_obs if block_size is None else block_size
+    for start in range(0, n_obs, size):
+        yield start, min(start + size, n_obs)
+
+
+def _mean(graph: Graph, seen: Tensor, weight: Tensor, rows: tuple[int, int]) -> Tensor:
+    """Weighted mean over the neighbours that are seen; the last column of `seen` says which are."""
+    whole = rows == (0, graph.shape[0])
+    sums = graph(seen, weight) if whole else graph.rows(seen, weight, *rows)
+    return sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
+
+
+def _weighted(weights: Tensor, views: Tensor) -> Tensor:
+    """Sum over the views ``(n_views, n, width)`` by the weights ``(n, n_views)``."""
+    return (weights.T[..., None] * views).sum(0)

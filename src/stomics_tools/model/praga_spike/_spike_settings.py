@@ -1,0 +1,110 @@
+"""Settings of the spike-driven model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from stomics_tools import _validate
+
+Encoder = Literal["spike", "relu", "linear"]
+Edges = Literal["inductive", "free", "uniform"]
+WeightBits = int | Literal["learned", "float"]
+Optimizer = Literal["sgd", "adam"]
+
+
+@dataclass(frozen=True)
+class SpikeSettings:
+    """All numbers of the spike-driven model and its training, see :class:`~stomics_tools.model.PRAGASpike`."""
+
+    n_latent: int = 64
+    n_spatial_neighbors: int = 6
+    n_feature_neighbors: int = 20
+    n_hops: int = 3
+    edges: Edges = "inductive"
+    encoder: Encoder = "spike"
+    n_layers: int = 1
+    n_heads: int = 8
+    n_levels: int = 5
+    use_attention: bool = True
+    attention_windows: tuple[int | None, ...] = (None,)
+    weight_bits: WeightBits = 4
+    bit_budget: float = 4.0
+    reparameterize: bool = True
+    use_fusion: bool = True
+    signal_threshold: float = 0.1
+    hidden_share: float = 0.25
+    layer_scale: float = 0.01
+    loss_weights: tuple[float, ...] = (1.0,)
+    homogeneity_weight: float = 0.1
+    ema_decay: float = 0.9
+    prototype_weight: float = 0.0
+    n_prototypes: int | None = None
+    prototype_start: int = 50
+    prototype_every: int = 25
+    temperature: float = 2.0
+    distill_weight: float = 1.0
+    optimizer: Optimizer = "adam"
+    max_epochs: int = 100
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    patience: int | None = None
+    clip_grad: float | None = None
+    scheduler: Literal["cosine", "plateau"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n_latent", "n_spatial_neighbors", "n_hops", "n_heads", "prototype_every", "max_epochs"):
+            _validate.check_integer(getattr(self, name), argument=name)
+        for name in ("n_feature_neighbors", "n_layers", "prototype_start"):
+            _validate.check_integer(getattr(self, name), argument=name, minimum=0)
+        for name in ("n_levels", "n_prototypes"):
+            if getattr(self, name) is not None:
+                _validate.check_integer(getattr(self, name), argument=name, minimum=2)
+        for name in ("homogeneity_weight", "prototype_weight", "weight_decay", "distill_weight", "layer_scale"):
+            _validate.check_number(getattr(self, name), argument=name, low=0)
+        for name in ("temperature", "lr", "bit_budget"):
+            _validate.check_number(getattr(self, name), argument=name, low=0, open_low=True)
+        for name in ("ema_decay", "signal_threshold"):
+            _validate.check_number(getattr(self, name), argument=name, low=0, high=1)
+        _validate.check_number(self.hidden_share, argument="hidden_share", low=0.01, high=0.9)
+        for name, options in (("edges", Edges), ("encoder", Encoder), ("optimizer", Optimizer)):
+            _validate.check_option(getattr(self, name), get_args(options), argument=name)
+        for name in ("use_attention", "reparameterize", "use_fusion"):
+            _validate.check_option(getattr(self, name), [True, False], argument=name)
+        if self.weight_bits not in ("learned", "float"):
+            _validate.check_option(self.weight_bits, [*range(2, 9), "learned", "float"], argument="weight_bits")
+        for weight in self.loss_weights:
+            _validate.check_number(weight, argument="loss_weights", low=0)
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        if not self.attends:
+            return
+        if self.n_latent % self.n_heads:
+            raise ValueError(f"`n_latent={self.n_latent}` must be a multiple of `n_heads={self.n_heads}`.")
+        if not self.attention_windows or self.n_heads % len(self.attention_windows):
+            raise ValueError(
+                f"`n_heads={self.n_heads}` must be a multiple of the {len(self.attention_windows)} scales of "
+                "`attention_windows`."
+            )
+        for window in self.attention_windows:
+            if window is not None:
+                _validate.check_integer(window, argument="attention_windows")
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention: it is no linear map."""
+        return self.use_attention and self.encoder != "linear"
+
+    @property
+    def bits(self) -> int | Literal["learned"] | None:
+        """What the layers of :mod:`stomics_tools.nn` take: None for floating point."""
+        return None if self.weight_bits == "float" else self.weight_bits
+
+    def weight_of(self, position: int) -> float:
+        """Weight of the prediction of a modality: the last one given serves all that follow."""
+        return self.loss_weights[min(position, len(self.loss_weights) - 1)]
+
+    def replaced(self, **given: Any) -> SpikeSettings:
+        """These settings with all that is not None in `given`."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})

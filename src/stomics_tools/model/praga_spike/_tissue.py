@@ -1,0 +1,161 @@
+"""Spots to the tensors and graphs of the spike-driven module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from stomics_tools.data import Spots, alike_elsewhere, hilbert_order, rings, spatial_knn
+from stomics_tools.data._tensors import to_graph
+from stomics_tools.model.praga_spike._order import Ordered
+from stomics_tools.nn import Graph
+
+Moments = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Tissue(Ordered):
+    """One object, ready for the module; slices stand one after the other, each along a space-filling curve.
+
+    Parameters
+    ----------
+    order
+        Row of the object at each place, int64 ``(n_obs,)``.
+    values
+        One ``(n_obs, n_features)`` a modality, less its center and over its scale; zero in spots without it.
+    present
+        1 or 0, ``(n_obs, 1)`` a modality.
+    moments
+        Center ``(n_features,)`` and scale (one number) of each modality.
+    rings
+        Spots at 1, 2, ... steps in space, as symmetric patterns without a diagonal.
+    distances
+        Mean distance of the spots of each ring, in the unit of the first.
+    alike
+        For each modality the spots whose neighbourhoods are most alike, none of them within two steps.
+    segments
+        Row pointers of the slices, int64 ``(n_slices + 1,)``.
+    """
+
+    values: list[Tensor]
+    present: list[Tensor]
+    moments: list[Moments]
+    rings: list[Graph]
+    distances: list[float]
+    alike: list[Graph]
+    segments: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Tissue:
+        """The same on another device."""
+
+        def moved(tensors: Any) -> Any:
+            return [t.to(device) for t in tensors]
+
+        return replace(
+            self,
+            values=moved(self.values),
+            present=moved(self.present),
+            moments=[(center.to(device), scale.to(device)) for center, scale in self.moments],
+            rings=moved(self.rings),
+            alike=moved(self.alike),
+            segments=self.segments.to(device),
+        )
+
+
+def read_tissue(
+    spots: Spots,
+    *,
+    n_spatial_neighbors: int,
+    n_feature_neighbors: int,
+    n_hops: int,
+    moments: list[Moments] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tissue:
+    """Build the graphs of `spots`, none of which joins two slices, and put everything in spatial order.
+
+    Modalities stand in the order of their names. With several slices each is centered by itself, which takes away
+    what differs between slices throughout; else by `moments` if they are given.
+
+    Raises ``ValueError`` if a slice has fewer spots than neighbours are asked for.
+    """
+    order = hilbert_order(spots.coordinates, spots.batch)
+    batch, coordinates = spots.batch[order], spots.coordinates[order]
+    if spots.spatial_graph is None:
+        nearest = spatial_knn(coordinates, n_spatial_neighbors, batch)
+        nearest.data[:] = 1.0  # coincident spots lie at distance zero
+    else:
+        nearest = sparse.csr_matrix(spots.spatial_graph[order][:, order])
+    near = rings(nearest, n_hops)
+    values, present, used, alike = [], [], [], []
+    for m, (name, modality) in enumerate(sorted(spots.modalities.items())):
+        there = modality.present[order]
+        x = torch.from_numpy(modality.values[order]).to(dtype)
+        center, scale = _moments(x[there]) if moments is None else moments[m]
+        x = (x - center.to(x)) / scale.to(x)
+        if len(spots.batch_names) > 1:
+            for slice_ in np.unique(batch):
+                rows = there & (batch == slice_)
+                x[rows] -= x[rows].mean(0)
+        x[~there] = 0.0
+        values.append(x)
+        present.append(torch.from_numpy(there[:, None]).to(dtype))
+        used.append((center, scale))
+        ready = spots.feature_graphs.get(name)
+        if n_feature_neighbors:
+            pattern = (
+                _alike(x.numpy(), there, near, batch, n_feature_neighbors) if ready is None else ready[order][:, order]
+            )
+            alike.append(to_graph(sparse.csr_matrix(pattern), dtype)[0])
+    starts = np.flatnonzero(np.diff(batch, prepend=-1))
+    return Tissue(
+        order=order,
+        values=values,
+        present=present,
+        moments=used,
+        rings=[to_graph(ring, dtype)[0] for ring in near],
+        distances=_distances(near, coordinates),
+        alike=alike,
+        segments=torch.from_numpy(np.append(starts, len(batch))),
+    )
+
+
+def _moments(x: Tensor) -> Moments:
+    """Mean of each feature, and root mean square of them all about it, so that modalities weigh the same."""
+    center = x.mean(0)
+    return center, (x - center).square().mean().sqrt()
+
+
+def _alike(
+    x: np.ndarray, present: np.ndarray, near: list[sparse.csr_matrix], batch: np.ndarray, n_neighbors: int
+) -> sparse.csr_matrix:
+    """Spots with the modality whose neighbourhoods, themselves left out, are most alike.
+
+    A spot's own values, noise included, do not choose its neighbours, and none of them has it in its neighbourhood.
+    """
+    rows = np.flatnonzero(present)
+    around = near[:2]
+    mean = np.mean([_row_mean(ring, x, present) for ring in around], axis=0)
+    part = alike_elsewhere(mean[rows], n_neighbors, [ring[rows][:, rows] for ring in around], batch[rows])
+    if len(rows) == len(x):
+        return part
+    edges = part.tocoo()
+    return sparse.csr_matrix((edges.data, (rows[edges.row], rows[edges.col])), shape=(len(x), len(x)))
+
+
+def _row_mean(ring: sparse.csr_matrix, x: np.ndarray, present: np.ndarray) -> np.ndarray:
+    count = ring @ present.astype(x.dtype)
+    return (ring @ x) / np.maximum(count, 1)[:, None]
+
+
+def _distances(near: list[sparse.csr_matrix], coordinates: np.ndarray) -> list[float]:
+    means = []
+    for ring in near:
+        edges = ring.tocoo()
+        between = np.linalg.norm(coordinates[edges.row] - coordinates[edges.col], axis=1)
+        means.append(float(between.mean()) if len(between) else np.nan)
+    return [mean / means[0] for mean in means]
