@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import resource
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 KEYS = ("dataset", "method", "seed")
 MEASURED = ("seconds", "peak_mib", "error", "versions", "date")
@@ -77,6 +79,15 @@ class Runs:
     def _append(self, row: Sequence[str]) -> None:
         with self.path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
+
+
+def in_a_process(function: Callable[..., None], *arguments: Any) -> None:
+    """Call `function` in a process of its own, so that its peak of memory is that of what it runs."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
 
 
 def _reset_peak() -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
+import _hops
 import _spatialglue
 import dense_praga
 import numpy as np
-from _data import COMPONENTS, SLICES, TRUTH, components, prepare, read
-from _runs import Runs
+from _data import COMPONENTS, SLICES, TRUTH, Simulation, batch_key, components, prepare, read
+from _runs import Runs, in_a_process
 from mudata import MuData
 from tables import RESULTS, print_tables
 
+from stomics_tools.data import spatial_knn
 from stomics_tools.metrics import score_labels
 from stomics_tools.model import PRAGASpike
 from stomics_tools.pp import smooth
@@ -30,17 +32,29 @@ REP = "X_benchmark"
 RESULT_COLUMNS = ("ari", "nmi", "fit_seconds")
 
 
+def side_by_side(mdata: MuData) -> np.ndarray:
+    return np.hstack([x / x.std() for x in components(mdata)])
+
+
 def smoothed(mdata: MuData, seed: int, epochs: int | None, *, n_hops: int) -> np.ndarray:
-    mdata.obsm[REP] = np.hstack([x / x.std() for x in components(mdata)])
-    smooth(mdata, REP, n_hops=n_hops)
+    mdata.obsm[REP] = side_by_side(mdata)
+    smooth(mdata, REP, n_hops=n_hops, batch_key=batch_key(mdata))
     return mdata.obsm["X_smooth"]
 
 
-def praga(mdata: MuData, seed: int, epochs: int | None, **arguments: str) -> np.ndarray:
-    PRAGASpike.setup_mudata(mdata, {name: COMPONENTS[name] for name in mdata.mod})
+def hops(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
+    return _hops.fit(side_by_side(mdata), spatial_knn(mdata.obsm["spatial"], 6))
+
+
+def train_praga(mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> PRAGASpike:
+    PRAGASpike.setup_mudata(mdata, {name: COMPONENTS[name] for name in mdata.mod}, batch_key=batch_key(mdata))
     model = PRAGASpike(mdata, **arguments)
     model.train(epochs, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False)
-    return model.get_latent_representation()
+    return model
+
+
+def praga(mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> np.ndarray:
+    return train_praga(mdata, seed, epochs, **arguments).get_latent_representation()
 
 
 def dense(mdata: MuData, seed: int, epochs: int | None, *, data_type: str) -> np.ndarray:
@@ -53,52 +67,77 @@ def spatialglue(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Method:
-    """How to make a representation, of which recipe's components, with how many seeds; `paired` needs two modalities."""
+    """How to make a representation, of which recipe's components, with how many seeds, on which slices."""
 
     fit: Callable[[MuData, int, int | None], np.ndarray]
     recipe: str
-    seeds: int = 10
-    paired: bool = False
+    seeds: int = 3
+    data: Sequence[str] = tuple(SLICES)
 
+
+PAIRED = tuple(name for name, source in SLICES.items() if source.paired)
+PUBLISHED_PAIRS = ("r1", "r2")
 
 METHODS = {
-    **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline", seeds=3) for n in range(4)},
+    **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline") for n in range(4)},
+    "hops3": Method(hops, "baseline"),
     "praga_10x": Method(partial(praga, preset="praga", data_type="10x"), "published"),
-    "dense_10x": Method(partial(dense, data_type="10x"), "published", paired=True),
-    "spatialglue": Method(spatialglue, "published", seeds=3, paired=True),
-    "praga_spike": Method(praga, "default"),
+    "dense_10x": Method(partial(dense, data_type="10x"), "published", data=PUBLISHED_PAIRS),
+    "spatialglue": Method(spatialglue, "published", data=PAIRED),
+    "praga_spike": Method(praga, "default", seeds=10),
     "praga_spots": Method(partial(praga, preset="praga", data_type="spots"), "published"),
     "praga_simulation": Method(
-        partial(praga, preset="praga", data_type="simulation"), "published_unscaled", paired=True
+        partial(praga, preset="praga", data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS
     ),
-    "dense_spots": Method(partial(dense, data_type="spots"), "published", seeds=3, paired=True),
-    "dense_simulation": Method(partial(dense, data_type="simulation"), "published_unscaled", seeds=3, paired=True),
+    "dense_spots": Method(partial(dense, data_type="spots"), "published", data=PUBLISHED_PAIRS),
+    "dense_simulation": Method(partial(dense, data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS),
 }
 
 
-def evaluate(mdata: MuData, method: Method, seed: int, epochs: int | None) -> dict[str, float]:
-    """Scores of the domains, all representations being clustered in the same way into the true number."""
-    start = time.perf_counter()
-    mdata.obsm[REP] = method.fit(mdata, seed, epochs)
-    fit_seconds = time.perf_counter() - start
+def prepared(name: str, recipe: str, seed: int) -> MuData:
+    """A slice with its components; a simulated one is another at each seed."""
+    return _prepared(name, recipe, seed if isinstance(SLICES[name], Simulation) else 0)
+
+
+@lru_cache(maxsize=1)
+def _prepared(name: str, recipe: str, seed: int) -> MuData:
+    mdata = read(name, seed)
+    prepare(mdata, recipe)
+    return mdata
+
+
+def score(mdata: MuData, latent: np.ndarray, seed: int) -> dict[str, float]:
+    """Agreement of the domains, all representations being clustered in the same way into the true number."""
+    mdata.obsm[REP] = latent
     spatial_domains(mdata, mdata.obs[TRUTH].nunique(), use_rep=REP, method="gmm", seed=seed)
-    scores = score_labels(mdata.obs[TRUTH], mdata.obs["domain"])
+    return dict(score_labels(mdata.obs[TRUTH], mdata.obs["domain"]))
+
+
+def evaluate(mdata: MuData, method: Method, seed: int, epochs: int | None) -> dict[str, float]:
+    start = time.perf_counter()
+    latent = method.fit(mdata, seed, epochs)
+    fit_seconds = time.perf_counter() - start
+    scores = score(mdata, latent, seed)
     return {"ari": scores["ari"], "nmi": scores["nmi"], "fit_seconds": fit_seconds}
 
 
 def run_seeds(out: Path, name: str, label: str, seeds: Sequence[int], epochs: int | None) -> None:
-    method, mdata = METHODS[label], read(name)
-    prepare(mdata, method.recipe)
-    runs = Runs(out, RESULT_COLUMNS)
+    runs, method = Runs(out, RESULT_COLUMNS), METHODS[label]
     for seed in seeds:
+        mdata = prepared(name, method.recipe, seed)
         runs.run(name, label, seed, partial(evaluate, mdata, method, seed, epochs))
+
+
+def quiet() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", choices=SLICES, default=list(SLICES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, help="seeds of every method (default: 3 or 10, see README.md)")
+    parser.add_argument("--seeds", type=int, help="seeds of every method (default: see README.md)")
     parser.add_argument("--epochs", type=int, help="for a quick try, with an --out of its own")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     arguments = parser.parse_args()
@@ -107,23 +146,15 @@ def main() -> None:
     if "spatialglue" in arguments.methods and not _spatialglue.installed():
         print("spatialglue: not installed: pip install SpatialGlue")
         arguments.methods.remove("spatialglue")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
 
     results = Runs(arguments.out, RESULT_COLUMNS)
-    fork = multiprocessing.get_context("fork")
     for name in arguments.data:
         for label in arguments.methods:
             method = METHODS[label]
             seeds = [s for s in range(arguments.seeds or method.seeds) if not results.has(name, label, s)]
-            if not seeds or (method.paired and len(SLICES[name].files) < 2):
-                continue
-            # In a process of its own, so that the peak of memory is that of this method.
-            process = fork.Process(target=run_seeds, args=(arguments.out, name, label, seeds, arguments.epochs))
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(process.exitcode)
+            if seeds and name in method.data:
+                in_a_process(run_seeds, arguments.out, name, label, seeds, arguments.epochs)
     print()
     print_tables(arguments.out, ("ari", "nmi"))
 
