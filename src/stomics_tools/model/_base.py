@@ -198,6 +198,12 @@ class FullGraphModel(BaseModelClass):
         if not self.is_trained_:
             raise RuntimeError(f"This {type(self).__name__} is not trained. Call `model.train()` first.")
 
+    def _inputs(self, data: AnnData | MuData | None) -> tuple[Any, bool]:
+        """Inputs of the module, on its device, and whether they are the data that it was trained on."""
+        spots = self._read(data)
+        known = spots.fingerprint() == self._trained_on
+        return self._prepare(spots, trained_on=known).to(self.device), known
+
     def get_latent_representation(
         self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
     ) -> np.ndarray:
@@ -228,9 +234,7 @@ class FullGraphModel(BaseModelClass):
         _validate.check_integer(batch_size, argument="batch_size")
         if modality is not None:
             _validate.check_option(modality, list(self._spec.modalities), argument="modality")
-        spots = self._read(adata)
-        known = spots.fingerprint() == self._trained_on
-        inputs = self._prepare(spots, trained_on=known).to(self.device)
+        inputs, known = self._inputs(adata)
         return _rows(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
 
     def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
@@ -247,9 +251,7 @@ class FullGraphModel(BaseModelClass):
         imputed.
         """
         self._require_trained()
-        spots = self._read(adata)
-        known = spots.fingerprint() == self._trained_on
-        inputs = self._prepare(spots, trained_on=known).to(self.device)
+        inputs, known = self._inputs(adata)
         return {name: _rows(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}
 
     def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:

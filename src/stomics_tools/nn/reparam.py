@@ -7,7 +7,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from stomics_tools.nn.quantization import Bits, Quantized, QuantLinear, make_quantizer
+from stomics_tools.nn.quantization import (
+    Bits,
+    LearnedWidthQuantizer,
+    Quantized,
+    QuantLinear,
+    WeightQuantizer,
+    make_quantizer,
+)
 
 
 class QuantConv2d(Quantized, nn.Conv2d):
@@ -146,8 +153,37 @@ class RepConv(nn.Module):
         return folded.train(self.training)
 
 
+@torch.no_grad()
+def _fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
+    """``s W x + t``, exact where s is positive: a step belongs to a channel, hence ``s W`` has a grid as well."""
+    scale, shift = _affine(norm)
+    with torch.device("meta"):
+        folded = QuantLinear(layer.in_features, layer.out_features, bits=None)
+    bias = shift if layer.bias is None else shift + scale * layer.bias
+    folded.assign(scale[:, None] * layer.used_weight, bias, None)
+    own = layer.quantizer.freeze() if isinstance(layer.quantizer, LearnedWidthQuantizer) else layer.quantizer
+    if own is not None:
+        step = scale[:, None].abs() * own.step
+        quantizer = WeightQuantizer(folded.weight, own.bits)
+        quantizer.log_step.copy_(step.clamp(min=torch.finfo(step.dtype).tiny).log())
+        quantizer.refit(folded.weight)
+        folded.quantizer = quantizer
+    return folded.train(layer.training)
+
+
+def _fold(layer: nn.Module) -> QuantLinear | QuantConv2d | None:
+    """One layer in the place of `layer`, if there is one."""
+    if isinstance(layer, RepLinear | RepConv):
+        return layer.fold()
+    if isinstance(layer, nn.Sequential) and [type(part) for part in layer] == [QuantLinear, nn.BatchNorm1d]:
+        return _fold_normed(*layer)
+    return None
+
+
 def fold_all(module: nn.Module) -> nn.Module:
     """A deep copy for inference in which every :class:`RepLinear` and :class:`RepConv` is folded.
+
+    So is every :class:`torch.nn.Sequential` of a :class:`QuantLinear` and its normalisation.
 
     Parameters
     ----------
@@ -159,5 +195,5 @@ def fold_all(module: nn.Module) -> nn.Module:
     The copy, in evaluation mode; a layer used at several places stays one layer.
     """
     # deepcopy takes what its memo holds for an object instead of copying it.
-    folded = {id(layer): layer.fold() for layer in module.modules() if isinstance(layer, RepLinear | RepConv)}
+    folded = {id(layer): new for layer in module.modules() if (new := _fold(layer)) is not None}
     return copy.deepcopy(module, folded).eval()

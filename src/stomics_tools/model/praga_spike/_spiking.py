@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from stomics_tools.data import Spots, check_batch_sizes
 from stomics_tools.model._outputs import Outputs
+from stomics_tools.model.praga_spike._compress import quantize, restore_packed
 from stomics_tools.model.praga_spike._signal import Signal, find_signal
 from stomics_tools.model.praga_spike._spike_module import Encoded, SpikeModule
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._spike_stats import spike_stats
 from stomics_tools.model.praga_spike._tissue import Tissue, read_tissue
+
+_BLOCK = 8192
+"""Rows aggregated at a time."""
 
 
 class Spiking:
@@ -67,7 +73,9 @@ class Spiking:
         n_graphs = self.settings.n_hops + (n_modalities if self._both_graphs else 0)
         sizes = [(f"edges.{i}.logit", f"average_{i}") for i in range(n_graphs)]
         n_edges = [next((len(tensors[key]) for key in keys if key in tensors), 0) for keys in sizes]
-        return SpikeModule(signal, moments, n_edges, self.loss_weights, self.settings)
+        module = SpikeModule(signal, moments, n_edges, self.loss_weights, self.settings)
+        restore_packed(module, tensors)
+        return module
 
     @property
     def _both_graphs(self) -> bool:
@@ -115,3 +123,11 @@ class Spiking:
     def encode(self, module: SpikeModule, inputs: Tissue, trained_on: bool, batch_size: int | None = None) -> Encoded:
         """What the encoder finds; free edges are those of the data of training, all alike on other data."""
         return module.encode(inputs, block_size=batch_size, free_edges=trained_on)
+
+    def quantize(self, module: SpikeModule, inputs: Tissue, trained_on: bool, n_repeats: int) -> pd.DataFrame:
+        """Pack the layers of the module."""
+        return quantize(module, lambda: self.latent(module, inputs, trained_on, None, _BLOCK), n_repeats)
+
+    def spike_stats(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> pd.DataFrame:
+        """Spikes of the layers, operations and energy."""
+        return spike_stats(module, inputs, lambda: self.latent(module, inputs, trained_on, None, _BLOCK))

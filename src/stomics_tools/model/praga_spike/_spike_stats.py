@@ -1,0 +1,168 @@
+"""How much the layers fire, what their spikes set off, and an estimate of the energy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from stomics_tools.model.praga_spike._edges import InductiveEdges
+from stomics_tools.model.praga_spike._layers import FusionAttention
+from stomics_tools.model.praga_spike._spike_module import SpikeModule
+from stomics_tools.model.praga_spike._tissue import Tissue
+from stomics_tools.nn import Multispike
+
+PJ_PER_MAC = 4.6
+PJ_PER_SYNAPTIC_OPERATION = 0.9
+_MJ_PER_PJ = 1e-9
+_SOURCE = (
+    "An estimate, not a measurement: 4.6 pJ a multiply-accumulate of real-valued input, 0.9 pJ an addition set off by "
+    "a spike, both of 32-bit floating point at 45 nm (Horowitz, Computing's energy problem, ISSCC 2014)."
+)
+
+
+def count_spikes(module: nn.Module, run: Callable[[], object]) -> pd.DataFrame:
+    """What every :class:`Multispike` of a module gives out during a run.
+
+    Parameters
+    ----------
+    module
+        Any module.
+    run
+        Calls it, once or in several parts of the rows.
+
+    Returns
+    -------
+    One row a Multispike, by its name in `module`. ``n_steps``: binary events of the largest count. ``width``: features.
+    ``events``: mean number of binary events of a row. ``firing_rate``: the same over the largest possible number.
+    ``silent_share``: share of the rows without any.
+    """
+    spiking = {name: layer for name, layer in module.named_modules() if isinstance(layer, Multispike)}
+    sums = {name: np.zeros(3) for name in spiking}
+    width = dict.fromkeys(spiking, 0)
+
+    def counter(name: str, n_steps: int) -> Callable[[nn.Module, object, Tensor], None]:
+        def count(_: nn.Module, __: object, spikes: Tensor) -> None:
+            events = (spikes.detach() * n_steps).round().sum(-1, dtype=torch.float64)
+            sums[name] += (events.numel(), float(events.sum()), int((events == 0).sum()))
+            width[name] = spikes.shape[-1]
+
+        return count
+
+    hooks = [layer.register_forward_hook(counter(name, layer.n_levels - 1)) for name, layer in spiking.items()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = {}
+    for name, layer in spiking.items():
+        n_rows, events, silent = sums[name] / max(sums[name][0], 1)
+        n_steps = layer.n_levels - 1
+        rows[name] = {
+            "n_steps": n_steps,
+            "width": width[name],
+            "events": events,
+            "firing_rate": events / max(n_steps * width[name], 1),
+            "silent_share": silent if n_rows else np.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def driven_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
+    """Multiply-accumulates a spot, in floating point, of the linear maps that each Multispike drives."""
+    n_latent, maps = module.settings.n_latent, {}
+    for i, layer in enumerate(module.layers):
+        maps[f"layers.{i}.spike"] = _degree(tissue, 0) * n_latent
+        maps[f"layers.{i}.second_spike"] = maps[f"layers.{i}.inner_spike"] = 2.0 * n_latent**2
+        if layer.attention is not None:
+            of_state = n_latent // layer.attention.n_heads + 1.0
+            maps[f"layers.{i}.attention.spike"] = 3.0 * n_latent**2
+            for name in ("query_spike", "key_spike"):
+                maps[f"layers.{i}.attention.{name}"] = n_latent * of_state
+            maps[f"layers.{i}.attention.value_spike"] = 1.0 * n_latent
+    return maps
+
+
+def real_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
+    """Multiply-accumulates a spot of the linear maps whose input is no spikes."""
+    n_latent, n_modalities = module.settings.n_latent, len(tissue.values)
+    graphs = range(len(module.edges))
+    near = sum(_degree(tissue, i) for i in range(len(tissue.rings)))
+    far = sum(_degree(tissue, i) for i in graphs) - near
+    fusions = [part for part in module.modules() if isinstance(part, FusionAttention)]
+    scored = [(i, part.project) for i, part in enumerate(module.edges) if isinstance(part, InductiveEdges)]
+    maps = {
+        "encoders": float(sum(weight.numel() for weight in module.encoders)),
+        # Twice over the rings: once to score the edges. One column more says which neighbours are seen.
+        "graphs": (2 * n_modalities * near + far) * (n_latent + 1),
+        "edges": sum(map_.weight.numel() + _degree(tissue, i) * map_.out_features for i, map_ in scored),
+        "fusion": float(sum(len(f.bias) * (f.hidden.weight.numel() + len(f.score)) for f in fusions)),
+    }
+    for i, layer in enumerate(module.layers):
+        maps[f"layers.{i}.aggregate"] = float(n_latent**2)
+        if layer.attention is not None:
+            maps[f"layers.{i}.attention.project"] = float(n_latent**2)
+    return maps
+
+
+def _degree(tissue: Tissue, i: int) -> float:
+    """Mean number of neighbours in a graph, the rings first."""
+    return [*tissue.rings, *tissue.alike][i].n_edges / tissue.n_obs
+
+
+def spike_table(
+    spikes: pd.DataFrame, driven: Mapping[str, float], real: Mapping[str, float], n_obs: int
+) -> pd.DataFrame:
+    """Operations and energy of spikes and real-valued maps.
+
+    Parameters
+    ----------
+    spikes
+        Of :func:`count_spikes`.
+    driven
+        Multiply-accumulates a spot of what each row of `spikes` drives.
+    real
+        Multiply-accumulates a spot of all other maps.
+    n_obs
+        Number of spots.
+
+    Returns
+    -------
+    Rows of `spikes`, of `real` and ``total``, columns as of :meth:`PRAGASpike.spike_stats`.
+    """
+    table = spikes[["firing_rate", "silent_share", "events"]].copy()
+    table["macs"] = pd.Series(driven, dtype=float).loc[table.index]
+    table["synaptic_operations"] = table["firing_rate"] * spikes["n_steps"] * table["macs"]
+    table = pd.concat([table, pd.DataFrame({"macs": pd.Series(real, dtype=float)})])
+    total = table[["events", "synaptic_operations", "macs"]].sum()
+    total["firing_rate"] = total["events"] / (spikes["n_steps"] * spikes["width"]).sum()
+    energy = table["synaptic_operations"] * PJ_PER_SYNAPTIC_OPERATION
+    energy = energy.fillna(table["macs"] * PJ_PER_MAC)
+    table["energy_estimate_mj"] = energy * n_obs * _MJ_PER_PJ
+    total["energy_estimate_mj"] = table["energy_estimate_mj"].sum()
+    table.loc["total"] = total
+    table["floating_energy_estimate_mj"] = table["macs"] * PJ_PER_MAC * n_obs * _MJ_PER_PJ
+    table.index.name = "map"
+    table.attrs["estimate"] = _SOURCE
+    return table
+
+
+def spike_stats(module: SpikeModule, tissue: Tissue, run: Callable[[], object]) -> pd.DataFrame:
+    """The table of a module whose layers `run` calls for all spots of `tissue`.
+
+    Raises
+    ------
+    ValueError
+        If there are no spikes.
+    """
+    encoder = module.settings.encoder
+    if encoder != "spike":
+        raise ValueError(f"`encoder={encoder!r}`: there are no spikes to count. Make the model with `encoder='spike'`.")
+    if not len(module.layers):
+        raise ValueError("`n_layers=0`: there are no layers, hence no spikes to count.")
+    spikes = count_spikes(module, run)
+    return spike_table(spikes, driven_maps(module, tissue), real_maps(module, tissue), tissue.n_obs)
