@@ -142,7 +142,10 @@ METHODS = {
 }
 ON_DATA = {name: f for name, f in FUNCTIONS.items() if name.split(".")[0] in ("pp", "tl")}
 ON_DATA = {
-    name: f for name, f in ON_DATA.items() if "AnnData" in str(next(iter(inspect.signature(f).parameters.values())))
+    name: f
+    for name, f in ON_DATA.items()
+    if "AnnData" in str(next(iter(inspect.signature(f).parameters.values())))
+    and "DataFrame" not in str(inspect.signature(f).return_annotation)  # those write nothing
 }
 
 

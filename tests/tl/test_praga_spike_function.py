@@ -49,12 +49,12 @@ def test_it_equals_the_model(adata):
 def test_copy_leaves_the_object_alone(adata, tmp_path):
     before = adata.copy()
     copied = tl.praga_spike(
-        adata, MODALITIES, spatial_key="xy", max_epochs=2, n_latent=4, train_kwargs=QUIET, copy=True
+        adata, MODALITIES, spatial_key="xy", max_epochs=2, n_latent=8, train_kwargs=QUIET, copy=True
     )
     assert set(adata.obsm) == set(before.obsm)
     assert not adata.uns
     assert not adata.obsp
-    assert copied.obsm["X_praga_spike"].shape == (80, 4)
+    assert copied.obsm["X_praga_spike"].shape == (80, 8)
     copied.write_h5ad(tmp_path / "a.h5ad")
     params = anndata.read_h5ad(tmp_path / "a.h5ad").uns["praga_spike"]["params"]
     assert params["stomics_tools_version"]

@@ -18,7 +18,7 @@ EPOCHS = 3
 def _latent(data, modalities=MODALITIES, **setup):
     method = PRAGASpike.setup_mudata if isinstance(data, MuData) else PRAGASpike.setup_anndata
     method(data, modalities, **setup)
-    model = PRAGASpike(data, n_latent=4)
+    model = PRAGASpike(data, n_latent=8)
     model.train(EPOCHS, enable_progress_bar=False)
     return data.obsm["X_praga_spike"]
 
@@ -47,7 +47,7 @@ def test_mudata_view(mdata):
 
 def test_view_as_unseen_data(adata):
     PRAGASpike.setup_anndata(adata, MODALITIES)
-    model = PRAGASpike(adata, n_latent=4)
+    model = PRAGASpike(adata, n_latent=8)
     model.train(EPOCHS, enable_progress_bar=False)
     view = adata[:90]
     expected = model.get_latent_representation(adata[:90].copy())
@@ -145,8 +145,10 @@ def test_ready_graphs(adata):
     adata.obsp["ring"] = ring
     _latent(adata, spatial_graph_key="spatial_connectivities", feature_graph_keys={"rna": "ring"})
     learned = adata.obsp["praga_spike_rna_connectivities"]
-    expected = (ring + ring.T + sparse.identity(n)) > 0
-    assert ((learned > 0) != expected).nnz == 0
+    np.testing.assert_allclose(learned.toarray(), ring.toarray(), atol=1e-6)  # one neighbour has all of the weight
+    adata.obsp["loops"] = ring + sparse.identity(n, format="csr")
+    _latent(adata, feature_graph_keys={"rna": "loops"})
+    assert adata.obsp["praga_spike_rna_connectivities"].diagonal().max() == 0
 
 
 def test_reordered_rows_and_modalities_of_a_mudata(mdata):
@@ -185,7 +187,8 @@ def test_mosaic_anndata_equals_mosaic_mudata(adata, mdata):
     np.testing.assert_array_equal(from_mudata, from_nan)
     assert np.isfinite(from_nan).all()
     learned = adata.obsp["praga_spike_protein_connectivities"]
-    np.testing.assert_array_equal(np.diff(learned[gone].indptr), 1)  # but for its self-loop, no edge
+    np.testing.assert_array_equal(np.diff(learned[gone].indptr), 0)
+    assert np.diff(learned[~gone].indptr).min() > 0
 
 
 def test_missing_spots_weigh_nothing_in_the_loss(adata):
@@ -198,7 +201,7 @@ def test_missing_spots_weigh_nothing_in_the_loss(adata):
 
 
 def test_one_modality(adata):
-    assert _latent(adata, {"rna": "X_pca"}).shape == (adata.n_obs, 4)
+    assert _latent(adata, {"rna": "X_pca"}).shape == (adata.n_obs, 8)
 
 
 # -------------------------------------------------------------- must not work
@@ -339,17 +342,36 @@ def test_wrong_objects(adata, mdata):
     [
         ({"preset": "pragaa"}, "`preset`.*'pragaa'.*'praga'"),
         ({"preset": "praga", "data_type": "visium"}, "`data_type`.*'visium'.*10x"),
-        ({"feature_weights": "similar"}, "`feature_weights`.*Did you mean 'similarity'"),
-        ({"prototypes": "none"}, "`prototypes`"),
-        ({"graph_mix": "odd"}, "`graph_mix`.*even"),
-        ({"standardize": "yes"}, "`standardize`"),
+        ({"preset": "praga", "feature_weights": "similar"}, "`feature_weights`.*Did you mean 'similarity'"),
+        ({"preset": "praga", "standardize": "yes"}, "`standardize`"),
+        ({"preset": "praga", "encoder": "relu"}, "`encoder` is not an argument.*preset='praga'"),
+        ({"feature_weights": "similarity"}, "`feature_weights` is not an argument.*preset=None"),
+        ({"encoder": "spikes"}, "`encoder`.*Did you mean 'spike'"),
+        ({"edges": "learned"}, "`edges`.*'inductive'"),
+        ({"weight_bits": 1}, "`weight_bits`.*1.*2"),
+        ({"weight_bits": "four"}, "`weight_bits`.*'four'"),
+        ({"n_latent": 20}, "`n_latent=20` must be a multiple of `n_heads=8`"),
+        ({"n_heads": 0}, "`n_heads` must be at least 1"),
+        ({"n_levels": 1}, "`n_levels` must be at least 2"),
+        ({"n_hops": 0}, "`n_hops` must be at least 1"),
+        ({"n_layers": -1}, "`n_layers` must be at least 0"),
+        ({"attention_windows": (None, 64, 128)}, "`n_heads=8` must be a multiple of the 3 scales"),
+        ({"attention_windows": ()}, "`attention_windows`"),
+        ({"attention_windows": (0,)}, "`attention_windows` must be at least 1"),
+        ({"hidden_share": 1.0}, "`hidden_share`"),
+        ({"signal_threshold": -0.1}, "`signal_threshold`"),
+        ({"bit_budget": 0}, "`bit_budget`"),
+        ({"use_attention": "no"}, "`use_attention`"),
         ({"n_latent": 0}, "`n_latent` must be at least 1, found 0"),
         ({"n_latent": 2.5}, "`n_latent` must be an integer"),
         ({"temperature": 0}, "`temperature`"),
         ({"ema_decay": 1.5}, "`ema_decay`"),
         ({"loss_weights": [1, 2, 3]}, "`loss_weights` has 3 values for 2 modalities"),
         ({"loss_weights": {"rna": 1}}, "`loss_weights` names"),
-        ({"n_feature_neighbors": 160}, "`n_feature_neighbors=160` needs at least 161 spots.*found a slice with 160"),
+        (
+            {"preset": "praga", "n_feature_neighbors": 160},
+            "`n_feature_neighbors=160` needs at least 161 spots.*found a slice with 160",
+        ),
         ({"n_spatial_neighbors": 200}, "`n_spatial_neighbors=200`"),
     ],
 )
@@ -399,7 +421,7 @@ def test_results_before_training(adata, tmp_path):
 def saved(adata, tmp_path):
     _latent(adata)
     PRAGASpike.setup_anndata(adata, MODALITIES)
-    model = PRAGASpike(adata, n_latent=4)
+    model = PRAGASpike(adata, n_latent=8)
     model.train(EPOCHS, enable_progress_bar=False, checkpoint_dir=tmp_path / "run")
     model.save(tmp_path / "model")
     return model, tmp_path
@@ -422,7 +444,7 @@ def test_other_features(adata, saved):
 
 def test_other_genes(adata):
     PRAGASpike.setup_anndata(adata, {"rna": "X"})
-    model = PRAGASpike(adata, n_latent=4)
+    model = PRAGASpike(adata, n_latent=8)
     model.train(EPOCHS, enable_progress_bar=False)
     reordered = adata[:, ::-1].copy()
     with pytest.raises(ValueError, match="in another order"):
@@ -462,13 +484,13 @@ def test_damaged_model(adata, saved, damage):
 def test_checkpoints_that_cannot_be_resumed(adata, saved):
     _, folder = saved
     path = folder / "run" / "last.ckpt"
-    fresh = PRAGASpike(adata, n_latent=4)
+    fresh = PRAGASpike(adata, n_latent=8)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         fresh.train(EPOCHS, ckpt_path=folder / "nowhere")
     with pytest.raises(ValueError, match="other seed: 0 there, 1 here"):
         fresh.train(EPOCHS, seed=1, ckpt_path=path)
-    with pytest.raises(ValueError, match="other arguments.*'n_latent': 4"):
-        PRAGASpike(adata, n_latent=5).train(EPOCHS, ckpt_path=path)
+    with pytest.raises(ValueError, match="other arguments.*'n_latent': 8"):
+        PRAGASpike(adata, n_latent=16).train(EPOCHS, ckpt_path=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged"):
         fresh.train(EPOCHS, ckpt_path=path)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from mudata import MuData
-from torch import Tensor, nn
 
 from stomics_tools import _validate
-from stomics_tools.data import Spots
-from stomics_tools.model._modalities import ModalitiesModel
-from stomics_tools.model._outputs import Outputs
 from stomics_tools.model.praga_spike._compress import is_packed
+from stomics_tools.model.praga_spike._methods import MethodModel
 from stomics_tools.model.praga_spike._presets import resolve
 from stomics_tools.model.praga_spike._published import Published
 from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
-from stomics_tools.model.praga_spike._spike_module import SpikeModule
 from stomics_tools.model.praga_spike._spike_settings import Edges, Encoder, Optimizer, SpikeSettings, WeightBits
 from stomics_tools.model.praga_spike._spiking import Spiking
 from stomics_tools.train import Scheduler
 
 
-class PRAGASpike(ModalitiesModel):
+class PRAGASpike(MethodModel):
     """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
 
     The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
@@ -179,7 +174,7 @@ class PRAGASpike(ModalitiesModel):
         self._settings = resolve(**arguments)
         weights = {name: self._settings.weight_of(i) for i, name in enumerate(names)}
         kind = Published if isinstance(self._settings, PragaSettings) else Spiking
-        self._method: Published | Spiking = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
+        self._method = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
         self._method.check_sizes(self._read(None))
         self._model_summary_string = (
             f"PRAGASpike with modalities {names}, n_latent: {self._settings.n_latent}, preset: {preset}"
@@ -389,40 +384,6 @@ class PRAGASpike(ModalitiesModel):
         if not isinstance(teacher, PRAGASpike) or not teacher.is_trained_:
             raise ValueError("`distill_from` must be a trained PRAGASpike.")
         return teacher.get_denoised(self.adata)
-
-    def _prepare(self, spots: Spots, *, trained_on: bool) -> Any:
-        self._method.check_sizes(spots)
-        return self._method.prepare(spots, self.module if self.is_trained_ else None, trained_on)  # type: ignore[arg-type]
-
-    def _make_module(self, inputs: Any) -> nn.Module:
-        return self._method.make_module(inputs)
-
-    def _module_of(self, tensors: Mapping[str, Tensor]) -> nn.Module:
-        return self._method.module_of(tensors)
-
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
-        if isinstance(module, SpikeModule):
-            module.set_targets(inputs, self._teacher)
-
-    def _finish(self, module: nn.Module, inputs: Any) -> None:
-        self._method.finish(module, inputs)  # type: ignore[arg-type]
-
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        settings = self._settings
-        if settings.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
-        return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-
-    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
-        index = None if modality is None else sorted(self._spec.modalities).index(modality)
-        return self._method.latent(self.module, inputs, trained_on, index, batch_size)  # type: ignore[arg-type]
-
-    def _outputs(self, inputs: Any, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
-        return self._method.outputs(self.module, inputs, trained_on, batch_size)  # type: ignore[arg-type]
-
-    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, Tensor]:
-        values = self._method.denoised(self.module, inputs, trained_on)  # type: ignore[arg-type]
-        return dict(zip(sorted(self._spec.modalities), values, strict=True))
 
 
 def _in_order(loss_weights: Mapping[str, float] | Sequence[float], names: list[str]) -> tuple[float, ...]:

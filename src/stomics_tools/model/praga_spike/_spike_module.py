@@ -85,6 +85,7 @@ class SpikeModule(nn.Module):
     active: Tensor
     gain: Tensor
     n_epochs: Tensor
+    seed: Tensor
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class SpikeModule(nn.Module):
         self.register_buffer("active", (signal.predictable > 0).to(signal.hops))
         self.register_buffer("gain", torch.zeros(n_latent))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seed", torch.randint(2**62, ()))
         self.encoders = nn.ParameterList(w.clone() for w in signal.encoders)
         self.decoders = nn.ParameterList(w.clone() for w in signal.decoders)
         self.hops = nn.Parameter(signal.hops.clone())
@@ -206,7 +208,7 @@ class SpikeModule(nn.Module):
     def losses(self, tissue: Tissue) -> dict[str, Tensor]:
         """Losses of one training step; running means and prototypes move on with it."""
         settings = self.settings
-        hidden, visible = self._hide(tissue)
+        hidden, visible = self._hide(tissue, int(self.n_epochs))
         encoded = self.encode(tissue, visible)
         losses = {"reconstruction_loss": self._prediction_error(tissue, encoded.predicted, hidden)}
         total = losses["reconstruction_loss"]
@@ -226,10 +228,12 @@ class SpikeModule(nn.Module):
         self.n_epochs += 1
         return {"train_loss": total, **losses}
 
-    def _hide(self, tissue: Tissue) -> tuple[Tensor, list[Tensor]]:
-        """Rows to be predicted, and what is left to be seen of each modality."""
-        hidden = torch.rand(tissue.n_obs, 1, device=self.gain.device) < self.settings.hidden_share
-        return hidden.squeeze(1).nonzero().squeeze(1), [there * ~hidden for there in tissue.present]
+    def _hide(self, tissue: Tissue, draw: int) -> tuple[Tensor, list[Tensor]]:
+        """Rows to be predicted, and what is left to be seen of each modality; the same for the same number of draw."""
+        generator = torch.Generator().manual_seed(int(self.seed) + draw)
+        hidden = torch.rand(tissue.n_obs, 1, generator=generator) < self.settings.hidden_share
+        rows, shown = hidden.squeeze(1).nonzero().squeeze(1), ~hidden.to(self.gain.device)
+        return rows.to(self.gain.device), [there * shown for there in tissue.present]
 
     def _prediction_error(self, tissue: Tissue, predicted: Tensor, rows: Tensor) -> Tensor:
         """Mean squared error of the features of `rows`, summed over the modalities by their weights."""
@@ -256,8 +260,8 @@ class SpikeModule(nn.Module):
             if name.endswith("free_width"):
                 parameter.round_()
         total, count = self.gain.new_zeros(len(self.gain)), 0
-        for _ in range(_N_DRAWS):
-            hidden, visible = self._hide(tissue)
+        for draw in range(_N_DRAWS):
+            hidden, visible = self._hide(tissue, -1 - draw)
             encoded = self.encode(tissue, visible)
             error = torch.stack(encoded.own).sum(0) - encoded.predicted
             total, count = total + error[hidden].square().sum(0), count + len(hidden)

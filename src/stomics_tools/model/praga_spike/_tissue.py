@@ -105,12 +105,12 @@ def read_tissue(
         values.append(x)
         present.append(torch.from_numpy(there[:, None]).to(dtype))
         used.append((center, scale))
-        ready = spots.feature_graphs.get(name)
         if n_feature_neighbors:
-            pattern = (
-                _alike(x.numpy(), there, near, batch, n_feature_neighbors) if ready is None else ready[order][:, order]
-            )
-            alike.append(to_graph(sparse.csr_matrix(pattern), dtype)[0])
+            if name in spots.feature_graphs:
+                pattern = _without_self(spots.feature_graphs[name][order][:, order])
+            else:
+                pattern = _alike(x.numpy(), there, near, batch, n_feature_neighbors)
+            alike.append(to_graph(pattern, dtype)[0])
     starts = np.flatnonzero(np.diff(batch, prepend=-1))
     return Tissue(
         order=order,
@@ -145,6 +145,15 @@ def _alike(
         return part
     edges = part.tocoo()
     return sparse.csr_matrix((edges.data, (rows[edges.row], rows[edges.col])), shape=(len(x), len(x)))
+
+
+def _without_self(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The edges of a ready graph but for the loops: a spot that sees itself has nothing to predict."""
+    edges = graph.tocoo()
+    kept = (edges.row != edges.col) & (edges.data != 0)
+    result = sparse.csr_matrix((edges.data[kept], (edges.row[kept], edges.col[kept])), shape=graph.shape)
+    result.sort_indices()
+    return result
 
 
 def _row_mean(ring: sparse.csr_matrix, x: np.ndarray, present: np.ndarray) -> np.ndarray:
