@@ -157,3 +157,27 @@ def test_a_later_batch_does_not_change_the_gradient_of_an_earlier_one():
         loss.backward()
         gradients.append(one.first_norm.weight.grad)
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("bits", [None, 2, 4, 8, "learned"])
+def test_fold_all_of_a_layer_and_its_normalisation(bits):
+    torch.manual_seed(0)
+    pair = nn.Sequential(QuantLinear(6, 4, bits=bits), nn.BatchNorm1d(4)).double()
+    nn.init.uniform_(pair[1].weight, 0.3, 2)
+    nn.init.normal_(pair[1].bias)
+    for _ in range(3):
+        pair(2 * _x(6) + 1)
+    folded = fold_all(pair)
+    assert type(folded) is QuantLinear
+    assert folded.bits == (8 if bits == "learned" else bits)
+    torch.testing.assert_close(folded(_x(6)), pair.eval()(_x(6)), rtol=1e-12, atol=1e-12)
+    pair[1].weight.data[0] *= -1  # the grid is not symmetric
+    folded, expected = fold_all(pair)(_x(6)), pair(_x(6))
+    torch.testing.assert_close(folded[:, 1:], expected[:, 1:], rtol=1e-12, atol=1e-12)
+    error = (folded[:, 0] - expected[:, 0]).square().mean() / expected[:, 0].var()
+    assert error < {None: 1e-12, 2: 1.0, 4: 0.05}.get(bits, 1e-3)
+
+
+def test_fold_all_leaves_other_sequences():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    assert [type(part) for part in fold_all(model)] == [nn.Linear, nn.BatchNorm1d]
