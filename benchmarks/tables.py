@@ -12,12 +12,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def summary(runs: pd.DataFrame, column: str) -> str:
-    """One line a method, one column a data set, both in the order of their first run."""
+    """Data sets by methods, in the order of their first run, the more numerous of the two as lines."""
     datasets, methods = list(dict.fromkeys(runs["dataset"])), list(dict.fromkeys(runs["method"]))
-    lines = [["method", *datasets], ["---"] * (len(datasets) + 1)]
-    for method in methods:
-        of_method = runs[runs["method"] == method]
-        lines.append([method, *(cell(of_method[of_method["dataset"] == dataset], column) for dataset in datasets)])
+    upright = len(datasets) <= len(methods)
+    rows, columns = (methods, datasets) if upright else (datasets, methods)
+    lines = [["method" if upright else "data", *columns], ["---"] * (len(columns) + 1)]
+    for row in rows:
+        of_row = runs[runs["method" if upright else "dataset"] == row]
+        across = of_row["dataset" if upright else "method"]
+        lines.append([row, *(cell(of_row[across == name], column) for name in columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
