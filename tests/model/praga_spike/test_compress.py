@@ -28,7 +28,7 @@ def _trained(data, max_epochs=15, **kwargs):
 def _inputs_of_layers(model):
     seen = []
     hook = model.module.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    model.get_latent_representation()
+    model.get_denoised()  # the layers take all rows at once
     hook.remove()
     return seen[0]
 

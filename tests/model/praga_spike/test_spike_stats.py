@@ -99,7 +99,7 @@ def test_of_a_model(adata):
     )
     assert table["firing_rate"].dropna().between(0, 1).all()
     assert table.loc["layers.0.spike", "firing_rate"] > 0.01
-    assert table.loc["encoders", "macs"] == (20 + 8) * d
+    assert table.loc["encoders", "macs"] == (20 + 8) * model.module.hops.shape[2]
     assert table.loc[["layers.1.aggregate", "layers.1.attention.project"], "macs"].tolist() == [d * d] * 2
     for column in ("macs", "synaptic_operations", "energy_estimate_mj"):
         assert table.loc["total", column] == pytest.approx(table[column].iloc[:-1].sum())

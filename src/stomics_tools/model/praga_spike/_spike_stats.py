@@ -89,17 +89,16 @@ def driven_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
 
 def real_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
     """Multiply-accumulates a spot of the linear maps whose input is no spikes."""
-    n_latent, n_modalities = module.settings.n_latent, len(tissue.values)
-    graphs = range(len(module.edges))
+    n_latent, n_directions, n_modalities = module.settings.n_latent, module.hops.shape[2], len(tissue.values)
     near = sum(_degree(tissue, i) for i in range(len(tissue.rings)))
-    far = sum(_degree(tissue, i) for i in graphs) - near
+    far = sum(_degree(tissue, i) for i in range(len(module.edges))) - near
     fusions = [part for part in module.modules() if isinstance(part, FusionAttention)]
     scored = [(i, part.project) for i, part in enumerate(module.edges) if isinstance(part, InductiveEdges)]
+    passes = 2 if scored else 1  # over the rings, the first of them to score the edges
     maps = {
         "encoders": float(sum(weight.numel() for weight in module.encoders)),
-        # Twice over the rings: once to score the edges. One column more says which neighbours are seen.
-        "graphs": (2 * n_modalities * near + far) * (n_latent + 1),
-        "edges": sum(map_.weight.numel() + _degree(tissue, i) * map_.out_features for i, map_ in scored),
+        "graphs": (passes * n_modalities * near + far) * n_directions,
+        "edges": float(sum(p.weight.numel() + _degree(tissue, i) * p.out_features for i, p in scored)),
         "fusion": float(sum(len(f.bias) * (f.hidden.weight.numel() + len(f.score)) for f in fusions)),
     }
     for i, layer in enumerate(module.layers):

@@ -17,9 +17,6 @@ from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
 from stomics_tools.model.praga_spike._tissue import Tissue, read_tissue
 
-_BLOCK = 8192
-"""Rows aggregated at a time."""
-
 
 class Spiking:
     """Prediction of each spot from its neighbours, see :class:`SpikeModule`.
@@ -118,16 +115,21 @@ class Spiking:
     @torch.no_grad()
     def denoised(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> list[Tensor]:
         """Features of each modality from the latent, in the units of the data."""
-        return module.decode(module.latent(inputs, self.encode(module, inputs, trained_on)))
+        return module.decode(self._latent_at_once(module, inputs, trained_on))
 
     def encode(self, module: SpikeModule, inputs: Tissue, trained_on: bool, batch_size: int | None = None) -> Encoded:
         """What the encoder finds; free edges are those of the data of training, all alike on other data."""
         return module.encode(inputs, block_size=batch_size, free_edges=trained_on)
 
+    @torch.no_grad()
+    def _latent_at_once(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> Tensor:
+        """Latent of all modalities, not in blocks."""
+        return module.latent(inputs, self.encode(module, inputs, trained_on))
+
     def quantize(self, module: SpikeModule, inputs: Tissue, trained_on: bool, n_repeats: int) -> pd.DataFrame:
         """Pack the layers of the module."""
-        return quantize(module, lambda: self.latent(module, inputs, trained_on, None, _BLOCK), n_repeats)
+        return quantize(module, lambda: self._latent_at_once(module, inputs, trained_on), n_repeats)
 
     def spike_stats(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> pd.DataFrame:
         """Spikes of the layers, operations and energy."""
-        return spike_stats(module, inputs, lambda: self.latent(module, inputs, trained_on, None, _BLOCK))
+        return spike_stats(module, inputs, lambda: self._latent_at_once(module, inputs, trained_on))
