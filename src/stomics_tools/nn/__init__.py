@@ -1,6 +1,6 @@
 """Building blocks that know torch only."""
 
-from stomics_tools.nn.graph import Graph, normalize_symmetric
+from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
 from stomics_tools.nn.quantization import (
@@ -26,6 +26,7 @@ __all__ = [
     "SpikeAttention",
     "WeightQuantizer",
     "fold_all",
+    "hop_filter",
     "initial_step",
     "lsq",
     "multispike",

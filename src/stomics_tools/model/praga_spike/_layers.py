@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.nn import Graph, Multispike, QuantLinear, RepLinear, SpikeAttention
+
+_MAX_KEPT = 30_000
+"""Rows up to which a layer keeps its inner values for the gradient."""
 
 
 def activation(settings: SpikeSettings) -> nn.Module:
@@ -79,12 +85,59 @@ class SpikeLayer(nn.Module):
     def forward(self, membrane: Tensor, graph: Graph, weight: Tensor, segments: Tensor) -> Tensor:
         """Membrane ``(n, n_latent)`` to membrane."""
         normed = self.norm(membrane)
-        update = self.aggregate(graph(self.spike(normed), weight))
+        update = self._kept(self._around, normed, graph, weight)
         if self.attention is not None:
-            update = update + self.attention(normed, segments)
+            update = update + self._kept(self.attention, normed, segments)
         membrane = membrane + self.first_scale * update
+        return membrane + self._kept(self._within, membrane)
+
+    def _around(self, normed: Tensor, graph: Graph, weight: Tensor) -> Tensor:
+        return self.aggregate(graph(self.spike(normed), weight))
+
+    def _within(self, membrane: Tensor) -> Tensor:
         inner = self.expand(self.second_spike(self.second_norm(membrane)))
-        return membrane + self.second_scale * self.contract(self.inner_spike(inner))
+        return self.second_scale * self.contract(self.inner_spike(inner))
+
+    def _kept(self, part: Callable[..., Tensor], membrane: Tensor, *others: Any) -> Tensor:
+        """Outcome of a part, whose inner values are kept for the gradient, or made again where there are many rows."""
+        if len(membrane) <= _MAX_KEPT or not torch.is_grad_enabled():
+            return part(membrane, *others)
+        return checkpoint(
+            part, membrane, *others, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_norms(self))
+        )
+
+    @torch.no_grad()
+    def in_blocks(self, membrane: Tensor, graph: Graph, weight: Tensor, segments: Tensor, block_size: int) -> Tensor:
+        """The same in evaluation, over blocks of rows: beside a few arrays of all rows, memory O(block_size)."""
+        blocks = [slice(i, min(i + block_size, len(membrane))) for i in range(0, len(membrane), block_size)]
+        spikes = torch.cat([self.spike(self.norm(membrane[rows])) for rows in blocks])
+        update = torch.cat([self.aggregate(graph.rows(spikes, weight, rows.start, rows.stop)) for rows in blocks])
+        if self.attention is not None and self.attention.windows == (None,):
+            for first, last in zip(segments[:-1].tolist(), segments[1:].tolist(), strict=True):
+                parts = [slice(i, min(i + block_size, last)) for i in range(first, last, block_size)]
+                state = torch.stack([self.attention.accumulate(self.norm(membrane[rows])) for rows in parts]).sum(0)
+                for rows in parts:
+                    update[rows] += self.attention.read(self.norm(membrane[rows]), state)
+        elif self.attention is not None:  # a window can lie across two blocks
+            update += self.attention(self.norm(membrane), segments)
+        membrane = membrane + self.first_scale * update
+        for rows in blocks:
+            membrane[rows] += self._within(membrane[rows])
+        return membrane
+
+
+@contextmanager
+def _still_norms(module: nn.Module) -> Iterator[None]:
+    """Running statistics do not move a second time when values are made again."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _linear(n_in: int, n_out: int, settings: SpikeSettings) -> nn.Module:

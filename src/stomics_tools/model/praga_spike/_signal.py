@@ -19,7 +19,7 @@ _RIDGE = 1e-6
 
 @dataclass
 class Signal:
-    """What training starts from; `d` directions, the most predictable first, those without signal zero.
+    """What training starts from: `d` directions, the most predictable first.
 
     Parameters
     ----------
@@ -68,18 +68,7 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     if tissue.alike:
         alike = _regression(y, [_ring_mean(graph, part) for graph, part in zip(tissue.alike, each, strict=True)])
 
-    def padded(tensor: Tensor, dim: int = -1) -> Tensor:
-        missing = list(tensor.shape)
-        missing[dim] = n_latent - tensor.shape[dim]
-        return torch.cat([tensor, tensor.new_zeros(missing)], dim=dim).to(x)
-
-    return Signal(
-        encoders=[padded(w) for w in inner],
-        decoders=[padded(w, 0) for w in outer],
-        hops=padded(hops),
-        alike=padded(alike),
-        predictable=padded(lam),
-    )
+    return Signal(encoders=inner, decoders=outer, hops=hops, alike=alike, predictable=lam.to(x))
 
 
 def own_noise(y: Tensor, tissue: Tissue) -> Tensor:

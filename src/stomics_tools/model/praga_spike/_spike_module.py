@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from stomics_tools.model.praga_spike._layers import FusionAttention, SpikeLayer
 from stomics_tools.model.praga_spike._signal import Signal, own_noise
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._tissue import Moments, Tissue
-from stomics_tools.nn import Graph, width_penalty
+from stomics_tools.nn import Graph, hop_filter, width_penalty
 
 _SPATIAL_SHARE = 0.9
 """Share of the neighbours in space to begin with; spots with like neighbourhoods have the rest."""
@@ -29,11 +29,11 @@ class Encoded:
     Parameters
     ----------
     own
-        Values along the directions of spatial signal, ``(n_obs, n_latent)`` a modality.
+        Values along the directions of spatial signal, ``(n_obs, n_directions)`` a modality.
     views
-        What the neighbours predict of them, ``(n_obs, n_latent)`` a modality.
+        What the neighbours predict of them, ``(n_obs, n_directions)`` a modality.
     predicted
-        What they predict together, after the layers, ``(n_obs, n_latent)``.
+        What they predict together, after the layers, ``(n_obs, n_directions)``.
     modality_weights
         Share of each modality, ``(n_obs, n_modalities)``.
     spatial_weights
@@ -82,7 +82,6 @@ class SpikeModule(nn.Module):
         See :class:`~stomics_tools.model.PRAGASpike`.
     """
 
-    active: Tensor
     gain: Tensor
     n_epochs: Tensor
     seed: Tensor
@@ -97,27 +96,26 @@ class SpikeModule(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.loss_weights = settings, list(loss_weights)
-        n_latent, n_modalities = settings.n_latent, len(moments)
+        n_directions, n_modalities = signal.hops.shape[2], len(moments)
         for m, (center, scale) in enumerate(moments):
             self.register_buffer(f"center_{m}", center)
             self.register_buffer(f"scale_{m}", scale)
-        self.register_buffer("active", (signal.predictable > 0).to(signal.hops))
-        self.register_buffer("gain", torch.zeros(n_latent))
+        self.register_buffer("gain", torch.zeros(n_directions))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.randint(2**62, ()))
         self.encoders = nn.ParameterList(w.clone() for w in signal.encoders)
         self.decoders = nn.ParameterList(w.clone() for w in signal.decoders)
         self.hops = nn.Parameter(signal.hops.clone())
         self.alike = nn.Parameter(signal.alike.clone())
-        self.edges = nn.ModuleList(_edges(settings, n) for n in n_edges)
+        self.edges = nn.ModuleList(_edges(settings, n_directions, n) for n in n_edges)
         averaged = settings.homogeneity_weight > 0 and settings.edges != "uniform"
         for i, n in enumerate(n_edges if averaged else []):
             self.register_buffer(f"average_{i}", torch.zeros(n))
         both_graphs = settings.use_fusion and settings.n_feature_neighbors > 0
         shares = (_SPATIAL_SHARE, 1 - _SPATIAL_SHARE)
-        self.graph_fusion = nn.ModuleList(FusionAttention(n_latent, shares) for _ in moments if both_graphs)
+        self.graph_fusion = nn.ModuleList(FusionAttention(n_directions, shares) for _ in moments if both_graphs)
         several = settings.use_fusion and n_modalities > 1
-        self.modality_fusion = FusionAttention(n_latent, (1.0,) * n_modalities) if several else None
+        self.modality_fusion = FusionAttention(n_directions, (1.0,) * n_modalities) if several else None
         self.layers: Sequence[SpikeLayer] = nn.ModuleList(SpikeLayer(settings) for _ in range(settings.n_layers))  # type: ignore[assignment]
         self.targets: list[Tensor] | None = None
 
@@ -143,57 +141,63 @@ class SpikeModule(nn.Module):
         visible
             1 for what may be seen, 0 for the rest, ``(n_obs, 1)`` a modality; by default what is present.
         block_size
-            Rows aggregated at a time; the outcome does not depend on it. None: all, as gradients need.
+            Rows that a layer takes at a time, in evaluation; the outcome does not depend on it. None: all.
         free_edges
             Whether free weights of edges belong to these graphs; if not, all neighbours weigh the same.
         """
         visible = tissue.present if visible is None else visible
         n_modalities, n_rings = len(tissue.values), len(tissue.rings)
         own = [x @ w for x, w in zip(tissue.values, self.encoders, strict=True)]
-        seen = [torch.cat([y * v, v], dim=1) for y, v in zip(own, visible, strict=True)]
-        uniform = UniformEdges()
-        plain = [uniform(ring, self.hops) for ring in tissue.rings]
-        blocks = list(_blocks(tissue.n_obs, block_size))
-        state = torch.cat([torch.stack(self._spatial_views(tissue, seen, plain, rows)).sum(0) for rows in blocks])
-        scores = [uniform if isinstance(s, FreeEdges) and not free_edges else s for s in self.edges]
-        edges = [score(graph, state) for score, graph in zip(scores, [*tissue.rings, *tissue.alike], strict=True)]
-        parts = []
-        for rows in blocks:
-            views = self._spatial_views(tissue, seen, edges[:n_rings], rows)
-            spatial = [torch.ones_like(views[0][:, :1])] * n_modalities
-            for m, fuse in enumerate(self.graph_fusion):
-                far = self.alike[m] * _mean(tissue.alike[m], seen[m], edges[n_rings + m], rows)
-                both = torch.stack([views[m], far])
-                share = fuse(both)
-                views[m] = _weighted(share, both)
-                spatial[m] = share[:, :1]
-            parts.append((torch.stack(views), torch.cat(spatial, dim=1)))
-        every = torch.cat([part for part, _ in parts], dim=1)
+        edges = self._scored_edges(tissue, own, visible, free_edges)
+        views, spatial = [], []
+        for m, (y, v) in enumerate(zip(own, visible, strict=True)):
+            view = _filtered(tissue.rings, edges[:n_rings], y, v, self.hops[m])
+            share = torch.ones_like(v)
+            if len(self.graph_fusion):
+                far = _filtered([tissue.alike[m]], [edges[n_rings + m]], y, v, self.alike[m : m + 1])
+                both = torch.stack([view, far])
+                shares = self.graph_fusion[m](both)
+                view, share = _weighted(shares, both), shares[:, :1]
+            views.append(view)
+            spatial.append(share)
+        stacked = torch.stack(views)
         if self.modality_fusion is None:
-            weights = every.new_full((tissue.n_obs, n_modalities), 1 / n_modalities)
+            weights = stacked.new_full((tissue.n_obs, n_modalities), 1 / n_modalities)
         else:
-            weights = self.modality_fusion(every)
-        membrane = start = n_modalities * _weighted(weights, every)
+            weights = self.modality_fusion(stacked)
+        start = n_modalities * _weighted(weights, stacked)
+        membrane = self._padded(start)
         for layer in self.layers:
-            membrane = layer(membrane, tissue.rings[0], edges[0], tissue.segments)
+            if block_size is None:
+                membrane = layer(membrane, tissue.rings[0], edges[0], tissue.segments)
+            else:
+                membrane = layer.in_blocks(membrane, tissue.rings[0], edges[0], tissue.segments, block_size)
         return Encoded(
             own=own,
-            views=list(every),
-            predicted=start + (membrane - start) * self.active,
+            views=views,
+            predicted=membrane[:, : start.shape[1]],
             modality_weights=weights,
-            spatial_weights=torch.cat([part for _, part in parts]),
+            spatial_weights=torch.cat(spatial, dim=1),
             edges=edges,
         )
 
-    def _spatial_views(
-        self, tissue: Tissue, seen: Sequence[Tensor], edges: Sequence[Tensor], rows: tuple[int, int]
+    def _padded(self, directions: Tensor) -> Tensor:
+        """Columns of zeros up to the width of the latent representation."""
+        return nn.functional.pad(directions, (0, self.settings.n_latent - directions.shape[1]))
+
+    def _scored_edges(
+        self, tissue: Tissue, own: Sequence[Tensor], visible: Sequence[Tensor], free_edges: bool
     ) -> list[Tensor]:
-        """For each modality the weighted means over the rings, ``(rows, n_latent)``."""
-        views = []
-        for m, x in enumerate(seen):
-            means = [_mean(ring, x, weight, rows) for ring, weight in zip(tissue.rings, edges, strict=True)]
-            views.append(torch.stack([a * mean for a, mean in zip(self.hops[m], means, strict=True)]).sum(0))
-        return views
+        """Weights of the edges of all graphs, each row summing to 1; they do not teach what they are scored by."""
+        uniform = UniformEdges()
+        with torch.no_grad():
+            plain = [uniform(ring, self.hops) for ring in tissue.rings]
+            state = torch.zeros_like(own[0])
+            if self.settings.edges == "inductive":
+                for y, v, scale in zip(own, visible, self.hops, strict=True):
+                    state += _filtered(tissue.rings, plain, y, v, scale)
+        scores = [uniform if isinstance(s, FreeEdges) and not free_edges else s for s in self.edges]
+        return [score(graph, state) for score, graph in zip(scores, [*tissue.rings, *tissue.alike], strict=True)]
 
     # -------------------------------------------------------------- training
 
@@ -267,7 +271,7 @@ class SpikeModule(nn.Module):
             total, count = total + error[hidden].square().sum(0), count + len(hidden)
         residual = (total / max(count, 1)).clamp(min=1e-9)
         noise = own_noise(torch.stack(encoded.own).sum(0), tissue)
-        self.gain.copy_((1 - noise / residual).clamp(0, 1).square() * self.active)
+        self.gain.copy_((1 - noise / residual).clamp(0, 1).square())
 
     # ------------------------------------------------------------- inference
 
@@ -283,35 +287,34 @@ class SpikeModule(nn.Module):
             there = tissue.present[m]
             expected = encoded.predicted @ self.decoders[m] @ self.encoders[m]
             own = own + there * encoded.own[m] + (1 - there) * expected
-        return predicted + self.gain * (own - predicted)
+        return self._padded(predicted + self.gain * (own - predicted))
 
     def decode(self, latent: Tensor) -> list[Tensor]:
         """Features ``(n_obs, n_features)`` of each modality, in the units of the data."""
-        return [latent @ d * scale + center for d, (center, scale) in zip(self.decoders, self.moments, strict=True)]
+        return [
+            latent[:, : len(d)] @ d * scale + center
+            for d, (center, scale) in zip(self.decoders, self.moments, strict=True)
+        ]
 
     def spatial_shares(self) -> Tensor:
         """Share of each ring in the prediction, ``(n_hops,)``; they sum to 1."""
-        share = (self.hops.abs() * self.active).sum((0, 2))
+        share = self.hops.abs().sum((0, 2))
         return share / share.sum()
 
 
-def _edges(settings: SpikeSettings, n_edges: int) -> nn.Module:
+def _edges(settings: SpikeSettings, n_directions: int, n_edges: int) -> nn.Module:
     if settings.edges == "free":
         return FreeEdges(n_edges)
-    return InductiveEdges(settings.n_latent) if settings.edges == "inductive" else UniformEdges()
+    return InductiveEdges(n_directions) if settings.edges == "inductive" else UniformEdges()
 
 
-def _blocks(n_obs: int, block_size: int | None) -> Iterator[tuple[int, int]]:
-    size = n_obs if block_size is None else block_size
-    for start in range(0, n_obs, size):
-        yield start, min(start + size, n_obs)
-
-
-def _mean(graph: Graph, seen: Tensor, weight: Tensor, rows: tuple[int, int]) -> Tensor:
-    """Weighted mean over the neighbours that are seen; the last column of `seen` says which are."""
-    whole = rows == (0, graph.shape[0])
-    sums = graph(seen, weight) if whole else graph.rows(seen, weight, *rows)
-    return sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
+def _filtered(graphs: Sequence[Graph], weights: Sequence[Tensor], x: Tensor, visible: Tensor, scale: Tensor) -> Tensor:
+    """Sum over the graphs of the weighted means of the neighbours that are visible, each column by its own scale."""
+    column, shown = visible.squeeze(1), []
+    for graph, weight in zip(graphs, weights, strict=True):
+        seen = weight * column.index_select(0, graph.col)
+        shown.append(seen / graph.row_sum(seen).clamp(min=1e-6).index_select(0, graph.row))
+    return hop_filter(graphs, shown, x, scale)
 
 
 def _weighted(weights: Tensor, views: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class SpikeSettings:
     attention_windows: tuple[int | None, ...] = (None,)
     weight_bits: WeightBits = 4
     bit_budget: float = 4.0
-    reparameterize: bool = True
+    reparameterize: bool = False
     use_fusion: bool = True
     signal_threshold: float = 0.1
     hidden_share: float = 0.25
