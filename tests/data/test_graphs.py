@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import cdist
 
-from stomics_tools.data import feature_knn, normalized_adjacency, spatial_knn
+from stomics_tools.data import alike_elsewhere, feature_knn, normalized_adjacency, rings, spatial_knn
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])
@@ -93,3 +94,70 @@ def test_normalized_adjacency_equals_the_formula():
     dense = np.minimum(directed.toarray() + directed.toarray().T, 1) + np.eye(25)
     scale = 1 / np.sqrt(dense.sum(1))
     np.testing.assert_allclose(normalized_adjacency(directed).toarray(), scale[:, None] * dense * scale)
+
+
+@pytest.mark.parametrize(("n_obs", "k"), [(60, 2), (60, 4), (9, 8), (12, 1)])
+def test_rings_equal_shortest_paths(n_obs, k):
+    graph = spatial_knn(np.random.default_rng(n_obs + k).uniform(size=(n_obs, 2)), k)
+    steps = shortest_path(graph != 0, directed=False, unweighted=True)
+    for h, ring in enumerate(rings(graph, 4), start=1):
+        dense = ring.toarray()
+        np.testing.assert_array_equal(dense, steps == h)
+        np.testing.assert_array_equal(dense, dense.T)
+        assert ring.nnz == (steps == h).sum()  # nothing stored but ones
+        assert ring.dtype == np.float32
+        assert ring.has_sorted_indices
+
+
+def test_rings_know_no_stored_zeros_and_no_loops():
+    graph = sparse.csr_matrix(([0.0, 5.0, 2.0, 1.0], ([0, 0, 1, 2], [1, 0, 2, 3])), shape=(4, 4))
+    one, two, three = rings(graph, 3)
+    assert sorted(zip(*one.nonzero(), strict=True)) == [(1, 2), (2, 1), (2, 3), (3, 2)]
+    assert sorted(zip(*two.nonzero(), strict=True)) == [(1, 3), (3, 1)]
+    assert three.nnz == 0
+
+
+def test_rings_of_many_walks():
+    """More walks of two steps between two spots than a byte can count."""
+    n = 300
+    star = np.zeros((n + 2, n + 2))
+    star[:n, n:] = 1
+    two = rings(sparse.csr_matrix(star), 2)[1].toarray()
+    np.testing.assert_array_equal(two, shortest_path(star, directed=False, unweighted=True) == 2)
+
+
+@pytest.mark.parametrize("batch", [None, np.repeat([0, 1], [50, 40])])
+def test_alike_elsewhere_equals_brute_force(batch):
+    rng = np.random.default_rng(0)
+    xy, profile, k = rng.uniform(size=(90, 2)), rng.normal(size=(90, 7)), 5
+    near = rings(spatial_knn(xy, 4, batch), 2)
+    graph = alike_elsewhere(profile, k, near, batch)
+    distance = 1 - np.corrcoef(profile)
+    barred = (near[0] + near[1]).toarray() > 0
+    n_near = barred.sum(1)
+    np.fill_diagonal(barred, True)
+    if batch is not None:
+        barred |= batch[:, None] != batch
+    distance[barred] = np.inf
+    usual = np.ceil(n_near.mean())
+    for i, order in enumerate(np.argsort(distance, axis=1)):
+        n = graph[i].nnz
+        assert n <= k
+        # A spot with more spots near it than usual may find fewer, never others.
+        assert n >= min(k, k + usual - n_near[i])
+        np.testing.assert_array_equal(graph[i].indices, np.sort(order[:n]))
+        np.testing.assert_allclose(graph[i].data, distance[i, np.sort(order[:n])])
+    assert np.diff(graph.indptr).mean() > 0.9 * k
+
+
+def test_alike_elsewhere_with_few_spots():
+    rng = np.random.default_rng(0)
+    xy, profile = rng.uniform(size=(9, 2)), rng.normal(size=(9, 5))
+    near = rings(spatial_knn(xy, 2), 2)
+    graph = alike_elsewhere(profile, 50, near)
+    far = (near[0] + near[1]).toarray() == 0
+    np.fill_diagonal(far, False)
+    np.testing.assert_array_equal(graph.toarray() != 0, far)  # all that are left
+    nowhere = alike_elsewhere(profile, 3, rings(spatial_knn(xy, 8), 2))
+    assert nowhere.shape == (9, 9)
+    assert nowhere.nnz == 0

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from stomics_tools.data._tensors import to_csr, to_graph
-from stomics_tools.nn import Graph, normalize_symmetric
+from stomics_tools.nn import Graph, hop_filter, normalize_symmetric
 
 
 def _random(n_rows, n_cols, density, seed=0):
@@ -125,3 +125,99 @@ def test_memory_does_not_grow_with_the_square():
         graph(x, weight).sum().backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 50 * n * k
+
+
+PATTERNS = [(14, 14, 0.3), (6, 17, 0.3), (17, 6, 0.3), (25, 25, 0.03), (5, 5, 0.0), (4, 4, 1.0)]
+NEEDS = [(True, True), (True, False), (False, True)]
+
+
+def _normal(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _leaves(tensors, needs):
+    return [t.clone().requires_grad_(need) for t, need in zip(tensors, needs, strict=True)]
+
+
+def _same_gradients(ours, dense, leaves):
+    """The same outcome and the same gradient, in the leaves that need one, of a loss that is not linear."""
+    torch.testing.assert_close(ours, dense)
+    needing = [leaf for leaf in leaves if leaf.requires_grad]
+    target = _normal(*ours.shape, seed=9)
+    a = torch.autograd.grad(((ours - target) ** 3).sum(), needing)
+    b = torch.autograd.grad(((dense - target) ** 3).sum(), needing)
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+@pytest.mark.parametrize(("n_rows", "n_cols", "density"), PATTERNS)
+def test_edge_dots_and_gradients_equal_dense_autograd(n_rows, n_cols, density, needs):
+    graph, _ = to_graph(_random(n_rows, n_cols, density), torch.float64)
+    x, y = _leaves((_normal(n_rows, 3), _normal(n_cols, 3, seed=1)), needs)
+    _same_gradients(graph.edge_dots(x, y), (x @ y.T)[graph.row.long(), graph.col.long()], (x, y))
+
+
+def test_edge_dots_of_a_position_with_itself():
+    graph, _ = to_graph(_random(10, 10, 0.3), torch.float64)
+    x = _normal(10, 4).requires_grad_()
+    _same_gradients(graph.edge_dots(x, x), (x @ x.T)[graph.row.long(), graph.col.long()], (x,))
+    assert torch.autograd.gradcheck(lambda x: graph.edge_dots(x, x), (x,))
+    assert torch.autograd.gradcheck(graph.edge_dots, (x, _normal(10, 4, seed=1).requires_grad_()))
+
+
+@pytest.mark.parametrize(("n_rows", "n_cols", "density"), PATTERNS)
+def test_row_softmax_and_gradient_equal_dense_autograd(n_rows, n_cols, density):
+    graph, _ = to_graph(_random(n_rows, n_cols, density), torch.float64)
+    logit = (3 * _normal(graph.n_edges)).requires_grad_()
+    row, col = graph.row.long(), graph.col.long()
+    dense = torch.full(graph.shape, -torch.inf, dtype=torch.float64).index_put((row, col), logit)
+    _same_gradients(graph.row_softmax(logit), dense.softmax(1)[row, col], (logit,))
+
+
+def test_row_softmax_gradcheck_and_rows_without_edges():
+    graph, _ = to_graph(_random(12, 12, 0.12), torch.float64)
+    full = graph.crow.diff() > 0
+    assert full.any()
+    assert not full.all()
+    logit = _normal(graph.n_edges).requires_grad_()
+    torch.testing.assert_close(graph.row_sum(graph.row_softmax(logit)), full.double())
+    assert torch.autograd.gradcheck(graph.row_softmax, (logit,))
+
+
+def test_row_softmax_of_large_logits():
+    graph, _ = to_graph(_random(8, 8, 0.6), torch.float32)
+    logit = 1e4 * torch.randn(graph.n_edges, generator=torch.Generator().manual_seed(0))
+    weight = graph.row_softmax(logit)
+    assert weight.isfinite().all()
+    torch.testing.assert_close(graph.row_sum(weight), (graph.crow.diff() > 0).float())
+    torch.testing.assert_close(graph.row_softmax(logit + 777.0), weight, atol=2e-3, rtol=0)
+
+
+def _filters(n_rows, n_cols, density):
+    pairs = [to_graph(_random(n_rows, n_cols, d, seed), torch.float64) for seed, d in enumerate((density, 0.2, 0.0))]
+    graphs, weights = zip(*pairs, strict=True)
+    return graphs, weights, _normal(n_cols, 4), _normal(3, 4, seed=1)
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        (True,) * 5,
+        (True, False, False, False, False),
+        (False, True, False, False, False),
+        (False, False, *[True, False, True]),
+    ],
+)
+@pytest.mark.parametrize(("n_rows", "n_cols", "density"), PATTERNS)
+def test_hop_filter_and_gradients_equal_dense_autograd(n_rows, n_cols, density, needs):
+    graphs, weights, x, scale = _filters(n_rows, n_cols, density)
+    x, scale, *weights = _leaves((x, scale, *weights), needs)
+    parts = [_dense(g, w) @ x * a for g, w, a in zip(graphs, weights, scale, strict=True)]
+    _same_gradients(hop_filter(graphs, weights, x, scale), sum(parts), (x, scale, *weights))
+
+
+def test_hop_filter_gradcheck():
+    graphs, weights, x, scale = _filters(7, 5, 0.5)
+    leaves = _leaves((x, scale, *weights), (True,) * 5)
+    assert torch.autograd.gradcheck(lambda x, a, *w: hop_filter(graphs, w, x, a), leaves)
