@@ -1,0 +1,411 @@
+"""Prediction by neighbours alone: what a spot cannot see, and what the module finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stomics_tools.model.praga_spike import _layers
+from stomics_tools.model.praga_spike._presets import resolve
+from stomics_tools.model.praga_spike._settings import PragaSettings
+from stomics_tools.model.praga_spike._signal import find_signal
+from stomics_tools.model.praga_spike._spike_module import SpikeModule
+from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._spiking import Spiking
+
+SIDE = 12
+N = SIDE * SIDE
+SMALL = {"n_latent": 16, "n_heads": 4, "n_feature_neighbors": 4, "n_spatial_neighbors": 4, "layer_scale": 0.3}
+
+
+def _values(xy, seed=0):
+    rng = np.random.default_rng(seed)
+    right, top = (xy > xy.max() / 2).T - 0.5
+    rna = np.outer(right, rng.normal(size=7)) * 3 + rng.normal(size=(len(xy), 7))
+    protein = np.outer(top, rng.normal(size=4)) * 3 + rng.normal(size=(len(xy), 4))
+    return {"rna": rna, "protein": protein}
+
+
+@pytest.fixture
+def spots(spots_of, grid):
+    xy = grid(SIDE)
+    return spots_of(_values(xy), xy)
+
+
+def _fresh(spots, n_steps=0, double=True, **given):
+    """A module of a seed, trained for some steps, and its tissue."""
+    settings = SpikeSettings(**{**SMALL, **given})
+    spiking = Spiking(settings, sorted(spots.modalities), [1.0] * len(spots.modalities))
+    torch.manual_seed(0)
+    tissue = spiking.prepare(spots, None, True)
+    module = spiking.make_module(tissue)
+    if double:
+        tissue = _double(tissue)
+        module = module.double()
+    _train(module, tissue, n_steps)
+    return spiking, module, tissue
+
+
+def _double(tissue):
+    return replace(
+        tissue,
+        values=[x.double() for x in tissue.values],
+        present=[p.double() for p in tissue.present],
+        moments=[(c.double(), s.double()) for c, s in tissue.moments],
+    )
+
+
+def _train(module, tissue, n_steps, lr=0.03):
+    """Large steps, so that every part has left its beginning."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    module.train()
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        module.losses(tissue)["train_loss"].backward()
+        optimizer.step()
+    return module
+
+
+def _changed(tissue, rows, by=37.0):
+    """The tissue, its graphs the same, with other values in some rows."""
+    values = [x.clone() for x in tissue.values]
+    for m, x in enumerate(values):
+        x[rows] = by * (m + 1) - 5 * x[rows]
+    return replace(tissue, values=values)
+
+
+def _latent(module, tissue, **kwargs):
+    module.eval()
+    with torch.no_grad():
+        return module.latent(tissue, module.encode(tissue, **kwargs))
+
+
+# ------------------------------------------------------------------- blind spot
+
+FORMS = [
+    {},
+    {"encoder": "relu", "edges": "free"},
+    {"encoder": "linear", "edges": "uniform"},
+    {"encoder": "spike", "edges": "free", "attention_windows": (None, 20)},
+    {"encoder": "relu", "edges": "inductive", "n_layers": 2, "reparameterize": True},
+    {"encoder": "spike", "edges": "uniform", "use_fusion": False, "weight_bits": "learned"},
+    {"encoder": "linear", "edges": "inductive", "n_feature_neighbors": 0},
+    {"use_attention": False, "n_layers": 0},
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("given", FORMS)
+def test_hidden_values_change_no_prediction(spots, given, training):
+    _, module, tissue = _fresh(spots, 6, double=False, **given)
+    module.train(training)
+    hidden, visible = module._hide(tissue, 3)
+    assert 0.1 * N < len(hidden) < 0.4 * N
+    other = _changed(tissue, hidden)
+    with torch.no_grad():
+        a, b = module.encode(tissue, visible), module.encode(other, visible)
+    for name in ("predicted", "modality_weights", "spatial_weights"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    for x, y in zip((*a.views, *a.edges), (*b.views, *b.edges), strict=True):
+        assert torch.equal(x, y)
+    # What is visible does change them.
+    shown = torch.tensor([i for i in range(N) if i not in set(hidden.tolist())])
+    with torch.no_grad():
+        c = module.encode(_changed(tissue, shown), visible)
+    assert not torch.equal(a.predicted[hidden], c.predicted[hidden])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_hidden_modality_changes_no_prediction(spots, which):
+    _, module, tissue = _fresh(spots, 6, double=False)
+    hidden, (rows, _) = module._hide(tissue, 0)
+    visible = [rows if m == which else torch.ones_like(rows) for m in range(2)]
+    values = list(tissue.values)
+    values[which] = values[which].clone()
+    values[which][hidden] = -99.0
+    with torch.no_grad():
+        a, b = module.encode(tissue, visible), module.encode(replace(tissue, values=values), visible)
+    assert torch.equal(a.predicted, b.predicted)
+
+
+@pytest.mark.parametrize("given", FORMS)
+def test_hidden_values_reach_the_loss_as_targets_alone(spots, given):
+    """A step with other hidden values: the error is that of the same prediction against other targets."""
+    _, module, tissue = _fresh(spots, 4, **given)
+    _, twin, _ = _fresh(spots, 4, **given)
+    hidden, visible = module._hide(tissue, int(module.n_epochs))
+    other = _changed(tissue, hidden)
+    with torch.no_grad():
+        predicted = module.encode(tissue, visible).predicted
+        module.train()
+        found = twin.train().losses(other)["reconstruction_loss"]
+    errors = [
+        (predicted[hidden] @ d - x[hidden]).square().mean() for d, x in zip(module.decoders, other.values, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.stack(errors).sum())
+
+
+@pytest.mark.parametrize("use_fusion", [True, False])
+def test_without_layers_and_scores_no_spot_predicts_itself(spots, use_fusion):
+    _, module, tissue = _fresh(spots, 8, double=False, n_layers=0, edges="uniform", use_fusion=use_fusion)
+    module.eval()
+    with torch.no_grad():
+        before = module.encode(tissue)
+        for row in (0, 17, N // 2, N - 1):
+            after = module.encode(_changed(tissue, torch.tensor([row])))
+            assert torch.equal(before.predicted[row], after.predicted[row])
+            assert torch.equal(before.modality_weights[row], after.modality_weights[row])
+            assert not torch.equal(before.predicted, after.predicted)
+
+
+def test_prediction_equals_the_formula(spots):
+    """Without layers, densely: shares of graphs and modalities over means of visible neighbours."""
+    _, module, tissue = _fresh(spots, 8, n_layers=0, edges="uniform")
+    module.eval()
+    _, visible = module._hide(tissue, 0)
+    views, stacked = [], []
+    for m, (x, w) in enumerate(zip(tissue.values, module.encoders, strict=True)):
+        y, parts = x @ w, []
+        for graph in (*tissue.rings, tissue.alike[m]):
+            dense = torch.zeros(N, N, dtype=torch.float64)
+            dense[graph.row.long(), graph.col.long()] = 1
+            dense = dense * visible[m].T
+            parts.append(dense @ y / dense.sum(1, keepdim=True).clamp(min=1))
+        near = sum(a * part for a, part in zip(module.hops[m], parts[:3], strict=True))
+        both = torch.stack([near, module.alike[m] * parts[3]])
+        shares = module.graph_fusion[m](both)
+        views.append((shares.T[..., None] * both).sum(0))
+    stacked = torch.stack(views)
+    weights = module.modality_fusion(stacked)
+    encoded = module.encode(tissue, visible)
+    torch.testing.assert_close(encoded.predicted, 2 * (weights.T[..., None] * stacked).sum(0))
+    for a, b in zip(encoded.views, views, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(encoded.modality_weights, weights)
+
+
+# ------------------------------------------------------------ missing modality
+
+
+def test_missing_modality_is_predicted(spots_of, grid):
+    xy = grid(SIDE)
+    missing = np.random.default_rng(5).choice(N, 40, replace=False)
+    spots = spots_of(_values(xy), xy, missing={"protein": missing})
+    _, module, tissue = _fresh(spots, 5)
+    module.finish(tissue)
+    latent = _latent(module, tissue)
+    denoised = module.decode(latent)
+    assert latent.isfinite().all()
+    assert all(x.isfinite().all() for x in denoised)
+    place = np.flatnonzero(np.isin(tissue.order, missing))
+    values = [x.clone() for x in tissue.values]
+    values[0][place] = 55.0  # absent: whatever stands there is not read
+    with torch.no_grad():
+        a, b = module.encode(tissue), module.encode(replace(tissue, values=values))
+    assert torch.equal(a.predicted, b.predicted)
+    assert torch.equal(_latent(module, replace(tissue, values=values)), latent)
+    protein = denoised[0].detach().numpy()[place]
+    measured, top = _values(xy)["protein"], xy[:, 1] > xy.max() / 2
+    signal = np.where(top[:, None], measured[top].mean(0), measured[~top].mean(0))[tissue.order[place]]
+    assert np.square(protein - signal).mean() < 0.4 * np.square(measured.mean(0) - signal).mean()
+
+
+def test_latent_is_the_prediction_corrected_by_the_gain(spots):
+    _, module, tissue = _fresh(spots, 5)
+    module.finish(tissue)
+    module.eval()
+    encoded = module.encode(tissue)
+    y = sum(x @ w for x, w in zip(tissue.values, module.encoders, strict=True))
+    d = y.shape[1]
+    latent = module.latent(tissue, encoded)
+    torch.testing.assert_close(latent[:, :d], encoded.predicted + module.gain * (y - encoded.predicted))
+    assert d < 16
+    assert (latent[:, d:] == 0).all()
+    for m, x in enumerate(module.decode(latent)):
+        center, scale = tissue.moments[m]
+        torch.testing.assert_close(x, latent[:, :d] @ module.decoders[m] * scale + center)
+
+
+# ------------------------------------------------------------------------ seeds
+
+
+def test_hidden_spots_of_a_seed(spots):
+    _, module, tissue = _fresh(spots)
+    _, twin, _ = _fresh(spots)
+    draws = [module._hide(tissue, draw)[0].tolist() for draw in (0, 1, 2, -1, -2)]
+    assert draws == [twin._hide(tissue, draw)[0].tolist() for draw in (0, 1, 2, -1, -2)]
+    assert len({tuple(rows) for rows in draws}) == 5
+    torch.manual_seed(1)
+    other = SpikeModule(*_parts(module, tissue))
+    assert other._hide(tissue, 0)[0].tolist() != draws[0]
+    rows, visible = module._hide(tissue, 0)
+    for v in visible:
+        assert (v[rows] == 0).all()
+        assert v.sum() == N - len(rows)
+
+
+def _parts(module, tissue):
+    n_edges = [g.n_edges for g in (*tissue.rings, *tissue.alike)]
+    return find_signal(tissue, 16, 0.1), tissue.moments, n_edges, [1.0, 1.0], module.settings
+
+
+def test_every_epoch_hides_other_spots(spots):
+    _, module, tissue = _fresh(spots)
+    seen = []
+    original = module._hide
+    module._hide = lambda tissue, draw: seen.append(draw) or original(tissue, draw)
+    for _ in range(3):
+        module.losses(tissue)
+    assert seen == [0, 1, 2]
+    assert int(module.n_epochs) == 3
+
+
+def test_same_seed_same_training(spots):
+    (_, a, tissue), (_, b, _) = _fresh(spots, 4), _fresh(spots, 4)
+    assert torch.equal(_latent(a, tissue), _latent(b, tissue))
+
+
+# ------------------------------------------------------------- after training
+
+
+@pytest.mark.parametrize("encoder", ["spike", "linear"])
+def test_gain_lies_between_none_and_all(spots, encoder):
+    _, module, tissue = _fresh(spots, 3, encoder=encoder)
+    assert (module.gain == 0).all()
+    module.eval()
+    module.finish(tissue)
+    assert (module.gain >= 0).all()
+    assert (module.gain <= 1).all()
+
+
+def _finished(spots_of, xy, x):
+    _, module, tissue = _fresh(spots_of({"rna": x}, xy), n_layers=0)
+    module.eval()
+    module.finish(tissue)
+    return module.gain
+
+
+def test_gain_of_sharp_and_of_noisy_tissue(spots_of, grid):
+    xy = grid(40)
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(size=(8, 8, 4))[tuple((xy // 5).astype(int).T)]
+    sharp = _finished(spots_of, xy, blocks)  # no noise: a spot knows best what it is
+    assert (sharp > 0.8).all()
+    halves = np.outer(np.sign(xy[:, 0] - 19.5), [1.0, 0.7, -0.5])
+    noisy = _finished(spots_of, xy, halves + rng.normal(size=halves.shape))
+    assert noisy[0] < 0.1
+    assert noisy.max() < 0.3
+
+
+def test_learned_widths_are_whole_after_training(spots):
+    _, module, tissue = _fresh(spots, 8, weight_bits="learned", bit_budget=3.0)
+    widths = [p for name, p in module.named_parameters() if name.endswith("free_width")]
+    assert len(widths) == 7  # three of the layer and four of its attention
+    assert any(p.item() != round(p.item()) for p in widths)
+    module.finish(tissue)
+    assert all(p.item() == round(p.item()) and 2 <= p.item() <= 8 for p in widths)
+
+
+# -------------------------------------------------------------- blocks and slices
+
+
+@pytest.mark.parametrize("n_slices", [1, 2])
+@pytest.mark.parametrize(
+    "given", [{}, {"attention_windows": (None, 30)}, {"attention_windows": (9, 30)}, {"n_layers": 2}]
+)
+def test_blocks_equal_the_whole(spots_of, grid, n_slices, given):
+    xy = grid(SIDE)
+    batch = (xy[:, 1] >= 5).astype(np.int64) * (n_slices - 1)
+    _, module, tissue = _fresh(spots_of(_values(xy), xy, batch=batch), 4, **given)
+    assert len(tissue.segments) == n_slices + 1
+    module.finish(tissue)
+    whole = _latent(module, tissue)
+    for block_size in (1, 13, 50, 10_000):
+        torch.testing.assert_close(_latent(module, tissue, block_size=block_size), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("given", [{}, {"encoder": "relu", "n_layers": 2}, {"encoder": "linear"}])
+def test_values_made_again_equal_those_kept(monkeypatch, spots, given):
+    results = []
+    for limit in (10_000, 0):
+        monkeypatch.setattr(_layers, "_MAX_KEPT", limit)
+        _, module, tissue = _fresh(spots, 2, **given)
+        losses = module.train().losses(tissue)
+        losses["train_loss"].backward()
+        grads = {f"gradient {name}": p.grad for name, p in module.named_parameters()}
+        state = {name: x for name, x in module.state_dict().items() if "num_batches" not in name}
+        results.append({**losses, **grads, **state})
+    kept, again = results
+    assert kept.keys() == again.keys()
+    for name, value in kept.items():
+        if value is None:
+            assert again[name] is None, name
+        else:
+            torch.testing.assert_close(again[name], value, atol=1e-11, rtol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("given", [form for form in FORMS if "edges" in form and form["edges"] != "inductive"])
+def test_one_slice_does_not_see_the_other(spots_of, grid, given):
+    xy = grid(SIDE)
+    batch = (xy[:, 1] >= 5).astype(np.int64)
+    spots = spots_of(_values(xy), xy, batch=batch)
+    spiking, module, tissue = _fresh(spots, 6, double=False, **given)
+    module.finish(tissue)
+    changed = _values(xy)
+    for x in changed.values():
+        x[batch == 1] = x[batch == 1][::-1] * 2 + 1
+    other = spiking.prepare(spots_of(changed, xy, batch=batch), module, False)
+    tissue = spiking.prepare(spots, module, False)
+    first = slice(0, int(tissue.segments[1]))
+    a, b = (_latent(module, t, free_edges=False) for t in (tissue, other))
+    assert not torch.equal(a, b)
+    assert torch.equal(a[first], b[first])
+
+
+# ---------------------------------------------------------------------- presets
+
+
+def test_default_and_enhanced_presets():
+    assert resolve(None, "10x") == SpikeSettings()
+    enhanced = resolve("enhanced", "10x")
+    assert isinstance(enhanced, SpikeSettings)
+    assert (enhanced.n_heads, enhanced.n_latent, enhanced.lr, enhanced.max_epochs) == (8, 64, 1e-4, 1000)
+    assert (enhanced.patience, enhanced.scheduler) == (50, "plateau")
+    assert enhanced.clip_grad > 0
+    assert enhanced.encoder == "spike"
+    assert resolve("enhanced", "spots", lr=None, patience=7) == replace(enhanced, patience=7)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "epochs", "k", "lr", "decay", "weights"),
+    [
+        ("10x", 30, 3, 0.01, 5e-3, (5, 5)),
+        ("spots", 200, 3, 0.01, 5e-3, (5, 5)),
+        ("stereo", 300, 6, 0.01, 5e-2, (5, 5)),
+        ("epigenome", 300, 6, 0.01, 5e-2, (1, 10)),
+        ("simulation", 200, 3, 0.001, 2e-2, (1, 3)),
+    ],
+)
+def test_published_preset(data_type, epochs, k, lr, decay, weights):
+    found = resolve("praga", data_type)
+    assert isinstance(found, PragaSettings)
+    assert (found.max_epochs, found.n_spatial_neighbors, found.lr, found.weight_decay) == (epochs, k, lr, decay)
+    assert found.loss_weights == weights
+    assert found.n_latent == (128 if data_type == "simulation" else 64)
+    assert found.optimizer == "sgd"
+    assert resolve("praga", data_type, max_epochs=3).max_epochs == 3
+
+
+def test_unknown_arguments_and_presets_are_named():
+    with pytest.raises(ValueError, match="`n_heads` is not an argument of the model of `preset='praga'`"):
+        resolve("praga", "10x", n_heads=4)
+    with pytest.raises(ValueError, match="`feature_weights`"):
+        resolve(None, "10x", feature_weights="distance")
+    assert resolve("praga", "10x", n_heads=None) == resolve("praga", "10x")
+    with pytest.raises(ValueError, match="`preset`"):
+        resolve("fast", "10x")
+    with pytest.raises(ValueError, match="`data_type`"):
+        resolve("praga", "visium")
