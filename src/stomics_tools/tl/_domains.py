@@ -13,11 +13,11 @@ from scanpy import logging as logg
 from sklearn.decomposition import PCA
 
 from stomics_tools import _keys
+from stomics_tools._mixture import bic_curve, fit_tied_mixture
 from stomics_tools._params import plain_params
 from stomics_tools._validate import check_integer, check_option
 from stomics_tools.data._lookup import representation, spatial_graph
 from stomics_tools.tl._leiden import leiden_at, require_igraph
-from stomics_tools.tl._mixture import bic_curve, fit_tied_mixture
 from stomics_tools.tl._refine import majority_labels
 
 _REFINE_NEIGHBORS = 50

@@ -8,16 +8,16 @@ import numpy as np
 from scipy import sparse
 from scipy.special import softmax
 
-from stomics_tools.tl._mixture import TiedMixture, _expectation_maximisation
+from stomics_tools._mixture import TiedMixture, _expectation_maximisation
 
 _SEARCHED = 4000  # spots on which the numbers of clusters compete
 _FEW = 10  # spots a cluster holds at least
 _REFERENCE = 24  # clusters from which the noise within is learned
 _BOUNDARY = 1.25  # a spot is at a boundary if it differs from its neighbours by so many times the median
 _TRIED = 10  # steps of EM after which moves compete
-_POLISHED = 2
-_ROUNDS = 3
-_APART = 4.0
+_POLISHED = 2  # moves that go on after these
+_ROUNDS = 3  # of splits and merges
+_APART = 4.0  # standard deviations between clusters
 
 
 def find_prototypes(
@@ -82,10 +82,10 @@ def find_prototypes(
 
 def _number(found: dict[int, TiedMixture]) -> int:
     """Number of clusters at which the gain in likelihood breaks, or the next smaller one of clusters that lie apart."""
-    numbers = np.array([k for k in sorted(found) if k <= len(found)])
-    gains = np.diff([found[k].log_likelihood for k in numbers])
+    numbers = np.array(sorted(found))
+    gains = np.diff([found[k].log_likelihood for k in numbers]) / np.diff(numbers)
     levels = np.log(np.maximum(gains, 1e-3) * np.cbrt(numbers[:-1]))
-    breaks = range(1, len(levels))
+    breaks = range(1, min(len(levels), max(2, len(levels) - 2)))  # three gains after it, where there are as many
     misfit = [levels[:b].var() * b + levels[b:].var() * (len(levels) - b) for b in breaks]
     chosen = int(numbers[1 + np.argmin(misfit)]) if misfit else int(numbers[-1])
     while chosen > 1 and (chosen not in found or _separation(found[chosen]).min() < _APART):

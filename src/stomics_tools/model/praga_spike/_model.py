@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from stomics_tools import _validate
+from stomics_tools.model.praga_spike._after_training import AfterTraining
 from stomics_tools.model.praga_spike._compress import is_packed
-from stomics_tools.model.praga_spike._methods import MethodModel
 from stomics_tools.model.praga_spike._presets import resolve
 from stomics_tools.model.praga_spike._published import Published
 from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
@@ -22,7 +20,7 @@ from stomics_tools.model.praga_spike._spiking import Spiking
 from stomics_tools.train import Scheduler
 
 
-class PRAGASpike(MethodModel):
+class PRAGASpike(AfterTraining):
     """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
 
     The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
@@ -285,91 +283,6 @@ class PRAGASpike(MethodModel):
             },
             **trainer_kwargs,
         )
-
-    def quantize(self, *, n_repeats: int = 5) -> pd.DataFrame:
-        """Bring the trained layers into their form for inference, with weights packed into as many bits as they have.
-
-        Each linear map of the layers and its normalisations are folded into one and quantized again; learned widths
-        become fixed. The model goes on as before, but cannot be trained any more. Results that were written stay as
-        they are until :meth:`write_results`.
-
-        Parameters
-        ----------
-        n_repeats
-            Forward passes of the layers to be timed, for each form.
-
-        Returns
-        -------
-        What this changes, as measured on this machine with the data of setup, one row a form of the layers:
-        ``trained``; ``folded``; ``packed``, to which the model has changed, with the outputs of ``folded``; and
-        ``bf16`` for comparison, folded into bfloat16 instead. Columns: ``bytes`` of all parameters and buffers of the
-        layers, ``seconds`` of their forward pass (median), and ``max_abs_difference`` and ``relative_difference`` (2-norm)
-        of the latent representation to that of the trained form.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained, or was quantized before.
-        ValueError
-            If there are no weights to be packed: ``preset="praga"``, ``weight_bits="float"`` or ``n_layers=0``.
-        """
-        self._require_trained()
-        _validate.check_integer(n_repeats, argument="n_repeats")
-        method = self._spiking_method("quantize")
-        inputs, known = self._inputs(None)
-        table = method.quantize(self.module, inputs, known, n_repeats)  # type: ignore[arg-type]
-        self._train_args = {**self._train_args, "quantized": True}
-        return table
-
-    def spike_stats(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
-        """How much the layers fire, and an estimate of the energy that it would take where spikes drive additions.
-
-        Parameters
-        ----------
-        adata
-            The object of setup by default, or another one, see :meth:`get_latent_representation`.
-
-        Returns
-        -------
-        One row a spike function of the layers, one a map whose input is real-valued, and ``total``. Columns, the first
-        five for each spot:
-
-        ``firing_rate``, ``silent_share``, ``events``
-            Mean count over the largest count; share of spots without any event; mean number of binary events.
-        ``macs``
-            Multiply-accumulates of the linear maps behind it, as folded, in floating point.
-        ``synaptic_operations``
-            Additions that its events set off there: firing rate x steps x ``macs``.
-        ``energy_estimate_mj``
-            0.9 pJ a synaptic operation and 4.6 pJ a multiply-accumulate of a map of real-valued input, in millijoule
-            for the whole object; it is never a measurement.
-        ``floating_energy_estimate_mj``
-            The same if every map were of floating point.
-
-        Counted is what leads to the membrane after the layers; normalisations, activations, softmax and the
-        correction by a spot's own values are not. ``attrs["estimate"]`` names the source of the constants.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If there are no spikes: ``preset="praga"``, another `encoder` than ``"spike"`` or ``n_layers=0``.
-
-        Notes
-        -----
-        Source: Horowitz, Computing's energy problem, ISSCC 2014 (32-bit floating point at 45 nm), in the convention
-        of spiking transformers.
-        """
-        self._require_trained()
-        method = self._spiking_method("spike_stats")
-        inputs, known = self._inputs(adata)
-        return method.spike_stats(self.module, inputs, known)  # type: ignore[arg-type]
-
-    def _spiking_method(self, name: str) -> Spiking:
-        if isinstance(self._method, Published):
-            raise ValueError(f"`{name}` is for the spike-driven model; `preset='praga'` has neither spikes nor bits.")
-        return self._method
 
     # ------------------------------------------------- what the base asks for
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
+from stomics_tools.data._tensors import to_csr
 from stomics_tools.model.praga_spike._edges import FreeEdges, InductiveEdges, UniformEdges
 from stomics_tools.model.praga_spike._layers import FusionAttention, SpikeLayer
+from stomics_tools.model.praga_spike._prototypes import DynamicPrototypes
 from stomics_tools.model.praga_spike._signal import Signal, own_noise
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._tissue import Moments, Tissue
@@ -117,6 +120,15 @@ class SpikeModule(nn.Module):
         several = settings.use_fusion and n_modalities > 1
         self.modality_fusion = FusionAttention(n_directions, (1.0,) * n_modalities) if several else None
         self.layers: Sequence[SpikeLayer] = nn.ModuleList(SpikeLayer(settings) for _ in range(settings.n_layers))  # type: ignore[assignment]
+        self.prototypes: DynamicPrototypes | None = None
+        if settings.prototype_weight > 0:
+            self.prototypes = DynamicPrototypes(
+                n_directions,
+                settings.n_prototypes,
+                settings.prototype_start,
+                settings.prototype_every,
+                settings.temperature,
+            )
         self.targets: list[Tensor] | None = None
 
     @property
@@ -219,6 +231,9 @@ class SpikeModule(nn.Module):
         if hasattr(self, "average_0"):
             losses["homogeneity_loss"] = self._homogeneity(encoded.edges)
             total = total + settings.homogeneity_weight * losses["homogeneity_loss"]
+        if self.prototypes is not None:
+            losses["prototype_loss"] = self.prototypes.loss(encoded.predicted, int(self.n_epochs), neighbours(tissue))
+            total = total + settings.prototype_weight * losses["prototype_loss"]
         if settings.weight_bits == "learned":
             losses["width_loss"] = width_penalty(self, settings.bit_budget)
             total = total + losses["width_loss"]
@@ -300,6 +315,12 @@ class SpikeModule(nn.Module):
         """Share of each ring in the prediction, ``(n_hops,)``; they sum to 1."""
         share = self.hops.abs().sum((0, 2))
         return share / share.sum()
+
+
+def neighbours(tissue: Tissue) -> sparse.csr_matrix:
+    """The first ring as a matrix."""
+    ring = tissue.rings[0]
+    return to_csr(ring, torch.ones(ring.n_edges))
 
 
 def _edges(settings: SpikeSettings, n_directions: int, n_edges: int) -> nn.Module:

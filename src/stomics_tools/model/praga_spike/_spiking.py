@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from stomics_tools.data import Spots, check_batch_sizes
 from stomics_tools.model._outputs import Outputs
+from stomics_tools.model.praga_spike._clusters import find_prototypes
 from stomics_tools.model.praga_spike._compress import quantize, restore_packed
 from stomics_tools.model.praga_spike._signal import Signal, find_signal
-from stomics_tools.model.praga_spike._spike_module import Encoded, SpikeModule
+from stomics_tools.model.praga_spike._spike_module import Encoded, SpikeModule, neighbours
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
 from stomics_tools.model.praga_spike._tissue import Tissue, read_tissue
@@ -133,3 +135,10 @@ class Spiking:
     def spike_stats(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> pd.DataFrame:
         """Spikes of the layers, operations and energy."""
         return spike_stats(module, inputs, lambda: self._latent_at_once(module, inputs, trained_on))
+
+    @torch.no_grad()
+    def prototypes(self, module: SpikeModule, inputs: Tissue, trained_on: bool, n_prototypes: int | None) -> np.ndarray:
+        """Cluster of the latent that each spot belongs to, ``(n_obs,)``, in the order of the inputs."""
+        latent = module.latent(inputs, self.encode(module, inputs, trained_on)).double().cpu().numpy()
+        n_prototypes = self.settings.n_prototypes if n_prototypes is None else n_prototypes
+        return find_prototypes(latent, n_prototypes=n_prototypes, graph=neighbours(inputs))
