@@ -40,7 +40,7 @@ FACTORS: dict[str, Mapping[str, Any]] = {
     "layers 2": {"n_layers": 2},
     "attention of two scales": {"attention_windows": (128, None)},
     "no homogeneity": {"homogeneity_weight": 0.0},
-    "no second map": {"reparameterize": False},
+    "second map": {"reparameterize": True},
 }
 
 
