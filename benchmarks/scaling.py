@@ -1,7 +1,8 @@
-"""Seconds an epoch and peak memory of PRAGASpike(preset="praga"), beside the dense n x n form while that fits.
+"""Seconds an epoch and peak memory of PRAGASpike and of its preset "praga", beside the dense n x n form while that fits.
 
 python benchmarks/scaling.py [--sizes 1000 2000 ...] [--dense-up-to 2000] [--out benchmarks/results/scaling.csv]
-python benchmarks/scaling.py --end-to-end 100000      # graphs, 100 epochs, domains
+python benchmarks/scaling.py --end-to-end 100000      # the preset: graphs, 100 epochs, domains
+python benchmarks/scaling.py --default 100000         # the default model: graphs, 30 epochs, latent, domains
 
 Two modalities of 50 features on a square lattice. Every row is measured in a process of its own.
 """
@@ -41,7 +42,7 @@ def slice_of(n_obs: int):
     return adata
 
 
-def measure_ours(n_obs: int, epochs: int) -> dict[str, float]:
+def measure_ours(n_obs: int, epochs: int, preset: str | None = "praga") -> dict[str, float]:
     """Through the public interface."""
     from lightning.pytorch.callbacks import Callback
     from sklearn.metrics import adjusted_rand_score
@@ -57,7 +58,7 @@ def measure_ours(n_obs: int, epochs: int) -> dict[str, float]:
     adata = slice_of(n_obs)
     start = time.perf_counter()
     st.model.PRAGASpike.setup_anndata(adata, {"a": "a", "b": "b"})
-    model = st.model.PRAGASpike(adata, preset="praga", data_type="spots")
+    model = st.model.PRAGASpike(adata, preset=preset, data_type="spots")
     model.train(epochs, enable_progress_bar=False, callbacks=[Clock()])
     trained = time.perf_counter()
     st.tl.spatial_domains(adata, 8, use_rep="X_praga_spike")
@@ -103,12 +104,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1, help="measurements of each size")
     parser.add_argument("--end-to-end", type=int, help="one run of 100 epochs at this size")
+    parser.add_argument("--default", type=int, nargs="+", help="30 epochs of the default model at these sizes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.csv")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "N_OBS", "EPOCHS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         form, n_obs, epochs = args.one[0], int(args.one[1]), int(args.one[2])
-        result = (measure_dense if form == "dense" else measure_ours)(n_obs, epochs)
+        measures = {"dense": measure_dense, "ours": measure_ours, "default": partial(measure_ours, preset=None)}
+        result = measures[form](n_obs, epochs)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({**result, "process_peak_mib": peak}))
         return
@@ -116,6 +119,8 @@ def main() -> None:
     jobs += [("dense", n, 5) for n in args.sizes if n <= args.dense_up_to]
     if args.end_to_end:
         jobs = [("ours", args.end_to_end, 100)]
+    if args.default:
+        jobs = [("default", n, 30) for n in args.default]
     runs = Runs(args.out, RESULTS)
     for form, n_obs, epochs in jobs:
         for repeat in range(args.repeats):

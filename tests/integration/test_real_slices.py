@@ -26,11 +26,11 @@ def test_rna_and_protein_to_domains(data_dir, replicate):
         "rna": {"rna": "X_pca"},
         "protein": {"protein": "X_protein"},
     }.items():
-        st.tl.praga_spike(mdata, modalities, preset="praga", data_type="spots", key_added=name, train_kwargs=QUIET)
+        st.tl.praga_spike(mdata, modalities, key_added=name, train_kwargs=QUIET)
         st.tl.spatial_domains(mdata, 5, use_rep=f"X_{name}")
         scores[name] = st.metrics.score_labels(rna.obs["gt"], mdata.obs["domain"])["ari"]
-    assert scores["both"] > 0.7  # ten seeds gave .73 to .98
-    assert scores["both"] > max(scores["rna"], scores["protein"])  # neither modality tells all domains apart
+    assert scores["both"] > 0.96  # seeds gave .98 to 1; one line of smoothing .96
+    assert max(scores["rna"], scores["protein"]) < 0.8  # neither modality tells all domains apart
 
 
 def test_cells_that_share_their_coordinates(data_dir):
@@ -83,4 +83,4 @@ def test_real_multi_omics_of_an_image_and_rna(data_dir):
     st.tl.praga_spike(adata, {"rna": "X_pca", "image": "X_image"}, max_epochs=20, train_kwargs=QUIET)
     assert np.isfinite(adata.obsm["X_praga_spike"]).all()
     learned = adata.obsp["praga_spike_image_connectivities"]
-    np.testing.assert_array_equal(np.diff(learned.indptr)[::5], 1)
+    np.testing.assert_array_equal(np.diff(learned.indptr)[::5], 0)

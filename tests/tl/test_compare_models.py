@@ -281,7 +281,7 @@ def random_states():
 def test_data_and_random_states_are_untouched(adata, view):
     data = adata[::-1] if view else adata
     before, states, known = adata.copy(), random_states(), len(PRAGASpike._setup_adata_manager_store)
-    models = {"small": {"n_latent": 4, "n_feature_neighbors": 5}}
+    models = {"small": {"n_latent": 8, "n_feature_neighbors": 5}}
     kwargs = {"labels_key": "truth", "batch_key": "slice", "max_epochs": 2, "train_kwargs": QUIET}
     table = compare(data, models, 2, **kwargs)
     assert len(table) == 2

@@ -230,7 +230,7 @@ class _HopFilter(torch.autograd.Function):
         return grad_x, grad_scale, None, *grad_weights
 
 
-def hop_filter(graphs: Sequence[Graph], weights: Sequence[Tensor], x: Tensor, scale: Tensor) -> Tensor:
+def hop_filter(graphs: Sequence[Graph], weights: Sequence[Tensor], x: Tensor, *, scale: Tensor) -> Tensor:
     """``sum_h scale_h * (A_h x)`` over several graphs: a filter of its own for every column.
 
     Differentiable in all but the patterns. Memory O(n x width) however many graphs there are.

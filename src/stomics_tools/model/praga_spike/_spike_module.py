@@ -335,7 +335,7 @@ def _filtered(graphs: Sequence[Graph], weights: Sequence[Tensor], x: Tensor, vis
     for graph, weight in zip(graphs, weights, strict=True):
         seen = weight * column.index_select(0, graph.col)
         shown.append(seen / graph.row_sum(seen).clamp(min=1e-6).index_select(0, graph.row))
-    return hop_filter(graphs, shown, x, scale)
+    return hop_filter(graphs, shown, x, scale=scale)
 
 
 def _weighted(weights: Tensor, views: Tensor) -> Tensor:
