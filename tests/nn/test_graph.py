@@ -214,10 +214,10 @@ def test_hop_filter_and_gradients_equal_dense_autograd(n_rows, n_cols, density, 
     graphs, weights, x, scale = _filters(n_rows, n_cols, density)
     x, scale, *weights = _leaves((x, scale, *weights), needs)
     parts = [_dense(g, w) @ x * a for g, w, a in zip(graphs, weights, scale, strict=True)]
-    _same_gradients(hop_filter(graphs, weights, x, scale), sum(parts), (x, scale, *weights))
+    _same_gradients(hop_filter(graphs, weights, x, scale=scale), sum(parts), (x, scale, *weights))
 
 
 def test_hop_filter_gradcheck():
     graphs, weights, x, scale = _filters(7, 5, 0.5)
     leaves = _leaves((x, scale, *weights), (True,) * 5)
-    assert torch.autograd.gradcheck(lambda x, a, *w: hop_filter(graphs, w, x, a), leaves)
+    assert torch.autograd.gradcheck(lambda x, a, *w: hop_filter(graphs, w, x, scale=a), leaves)

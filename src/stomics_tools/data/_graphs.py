@@ -194,7 +194,8 @@ def alike_elsewhere(
     """
     local = sparse.csr_matrix(sum(near[1:], start=near[0]))
     smallest = min(len(rows) for rows in _batches(len(profile), batch))
-    n_searched = min(n_neighbors + int(np.ceil(local.nnz / len(profile))), smallest - 1)
+    most_near = int(np.quantile(np.diff(local.indptr), 0.99))
+    n_searched = min(n_neighbors + most_near, smallest - 1)
     graph = feature_knn(profile, n_searched, batch)
     rows = np.repeat(np.arange(len(profile)), n_searched)
     far = np.asarray(local[rows, graph.indices]).ravel() == 0

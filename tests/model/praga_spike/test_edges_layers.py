@@ -69,13 +69,11 @@ def test_inductive_edges_equal_the_formula(sharpness):
     edges = InductiveEdges(5, width=4).double()
     edges.sharpness.data.fill_(sharpness)
     state = torch.randn(N, 5, dtype=torch.float64)
-    position = state @ edges.project.weight.T
-    position = position / position.square().sum(1).mean().sqrt()  # unit mean square distance from zero
+    position = state @ edges.project.weight.T / 2  # the root of the width
     distance = torch.cdist(position, position).square()
     expected = (-sharpness * distance).masked_fill(~dense, -torch.inf).softmax(1).nan_to_num(0)
     weight = edges(graph, state)
     torch.testing.assert_close(_dense(graph, weight), expected)
-    torch.testing.assert_close(edges(graph, 1000 * state), weight)
     assert edges(graph, torch.zeros_like(state)).isfinite().all()
     gradient = torch.autograd.grad(weight.square().sum(), edges.sharpness)[0]
     assert gradient.isfinite()
@@ -92,10 +90,6 @@ def test_fusion_attention_equals_the_formula_and_begins_at_its_prior():
         [torch.tanh(fusion.hidden(v)) @ fusion.score + b for v, b in zip(views, fusion.bias, strict=True)]
     )
     torch.testing.assert_close(fusion(views), score.softmax(0).T)
-    usable = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
-    weights = fusion(views[:, :4], usable)
-    torch.testing.assert_close(weights[1:3], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    torch.testing.assert_close(weights[[0, 3]], score.softmax(0).T[[0, 3]])
 
 
 @pytest.mark.parametrize("training", [True, False])

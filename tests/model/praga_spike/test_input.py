@@ -200,6 +200,20 @@ def test_missing_spots_weigh_nothing_in_the_loss(adata):
     assert np.abs(_latent(adata) - _latent(seen)).max() > 1e-5
 
 
+@pytest.mark.parametrize("layout", ["seven spots", "pairs", "stacks"])
+def test_graphs_with_hardly_any_neighbours(adata, layout):
+    """No second ring, or no distance to the first: the result is finite all the same."""
+    if layout == "seven spots":
+        adata = adata[:7].copy()
+    n, setup = adata.n_obs, {}
+    if layout == "pairs":
+        pairs = sparse.csr_matrix((np.ones(n), (np.arange(n), np.arange(n) ^ 1)), shape=(n, n))
+        adata.obsp["pairs"], setup = pairs, {"spatial_graph_key": "pairs"}
+    if layout == "stacks":
+        adata.obsm["spatial"] = np.repeat(np.random.default_rng(0).uniform(size=(n // 8, 2)), 8, axis=0)
+    assert np.isfinite(_latent(adata, **setup)).all()
+
+
 def test_one_modality(adata):
     assert _latent(adata, {"rna": "X_pca"}).shape == (adata.n_obs, 8)
 

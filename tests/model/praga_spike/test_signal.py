@@ -159,7 +159,7 @@ def test_noise_of_domains_and_white_noise(spots_of, grid, noise):
     x = field + noise**0.5 * rng.normal(size=field.shape)
     tissue = _tissue(spots_of, {"rna": x}, xy, n_feature_neighbors=0)
     scale = tissue.moments[0][1].item()
-    found = own_noise(tissue.values[0], tissue).numpy() * scale**2
+    found = own_noise(tissue.values[0], tissue, tissue.present[0]).numpy() * scale**2
     true = (x - field).var(0)
     np.testing.assert_allclose(found.mean(), true.mean(), rtol=0.1)
 
@@ -171,7 +171,7 @@ def test_noise_alone_is_all_noise_and_none_is_none(spots_of, grid):
     x = np.column_stack([rng.normal(size=(len(xy), 3)), slow])
     tissue = _tissue(spots_of, {"rna": x}, xy, n_feature_neighbors=0)
     y = tissue.values[0]
-    share = own_noise(y, tissue) / y.square().mean(0)
+    share = own_noise(y, tissue, tissue.present[0]) / y.square().mean(0)
     assert (share[:3] > 0.9).all()
     assert (share[:3] <= 1).all()
     assert share[3] < 0.03

@@ -210,7 +210,7 @@ def test_missing_modality_is_predicted(spots_of, grid):
     protein = denoised[0].detach().numpy()[place]
     measured, top = _values(xy)["protein"], xy[:, 1] > xy.max() / 2
     signal = np.where(top[:, None], measured[top].mean(0), measured[~top].mean(0))[tissue.order[place]]
-    assert np.square(protein - signal).mean() < 0.4 * np.square(measured.mean(0) - signal).mean()
+    assert np.square(protein - signal).mean() < 0.5 * np.square(measured.mean(0) - signal).mean()
 
 
 def test_latent_is_the_prediction_corrected_by_the_gain(spots):
@@ -347,7 +347,7 @@ def test_values_made_again_equal_those_kept(monkeypatch, spots, given):
             torch.testing.assert_close(again[name], value, atol=1e-11, rtol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("given", [form for form in FORMS if "edges" in form and form["edges"] != "inductive"])
+@pytest.mark.parametrize("given", FORMS)
 def test_one_slice_does_not_see_the_other(spots_of, grid, given):
     xy = grid(SIDE)
     batch = (xy[:, 1] >= 5).astype(np.int64)
@@ -409,3 +409,23 @@ def test_unknown_arguments_and_presets_are_named():
         resolve("fast", "10x")
     with pytest.raises(ValueError, match="`data_type`"):
         resolve("praga", "visium")
+
+
+def test_scattered_missing_values_are_not_taken_for_noise(spots_of, grid):
+    """Where a modality is missing at random, the own share of nearly noise-free directions stays what it was."""
+    xy = grid(30)
+    rng = np.random.default_rng(0)
+    domain = (xy[:, 0] > xy[:, 0].mean()) + 2 * (xy[:, 1] > xy[:, 1].mean())
+    arrays = {name: np.eye(4)[domain] @ rng.normal(size=(4, 6)) for name in ("a", "b")}
+    arrays = {name: (x + 0.01 * rng.normal(size=x.shape)).astype(np.float32) for name, x in arrays.items()}
+    gains = []
+    for share in (0.0, 0.3):
+        spots = spots_of(arrays, xy, missing={"b": rng.random(len(xy)) < share})
+        method = Spiking(SpikeSettings(n_latent=8, n_layers=0), ["a", "b"], [1.0, 1.0])
+        tissue = method.prepare(spots, None, False)
+        torch.manual_seed(0)
+        module = method.make_module(tissue).eval()
+        method.finish(module, tissue)
+        gains.append(module.gain[:3])
+    assert gains[0].min() > 0.8
+    assert gains[1].min() > 0.6

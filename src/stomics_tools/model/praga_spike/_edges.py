@@ -43,8 +43,7 @@ class InductiveEdges(nn.Module):
 
     def forward(self, graph: Graph, state: Tensor) -> Tensor:
         """Weights ``(n_edges,)`` that sum to 1 in each row."""
-        position = self.project(state)
-        position = position / position.detach().square().mean().sqrt().clamp(min=1e-6) / position.shape[1] ** 0.5
+        position = self.project(state) / self.project.out_features**0.5
         size = position.square().sum(1)
         closeness = 2 * graph.edge_dots(position, position) - size.index_select(0, graph.col)
         return graph.row_softmax(self.sharpness * closeness)

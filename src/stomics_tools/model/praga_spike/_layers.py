@@ -43,15 +43,9 @@ class FusionAttention(nn.Module):
         self.score = nn.Parameter(torch.zeros(width))
         self.bias = nn.Parameter(torch.tensor(prior).log())
 
-    def forward(self, views: Tensor, usable: Tensor | None = None) -> Tensor:
-        """Weights ``(n, n_views)``, each row summing to 1, of views ``(n_views, n, n_latent)``.
-
-        Views that are not `usable` (bool, ``(n, n_views)``) weigh nothing, unless none is.
-        """
-        score = (torch.tanh(self.hidden(views)) @ self.score).T + self.bias
-        if usable is not None:
-            score = score.masked_fill(~usable & usable.any(1, keepdim=True), -torch.inf)
-        return score.softmax(1)
+    def forward(self, views: Tensor) -> Tensor:
+        """Weights ``(n, n_views)``, each row summing to 1, of views ``(n_views, n, n_latent)``."""
+        return ((torch.tanh(self.hidden(views)) @ self.score).T + self.bias).softmax(1)
 
 
 class SpikeLayer(nn.Module):

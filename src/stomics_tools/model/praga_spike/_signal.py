@@ -71,10 +71,15 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     return Signal(encoders=inner, decoders=outer, hops=hops, alike=alike, predictable=lam.to(x))
 
 
-def own_noise(y: Tensor, tissue: Tissue) -> Tensor:
-    """:func:`noise_variance` of the directions ``(n_obs, d)`` of a tissue."""
-    covariances = [_mean_product(y, _ring_mean(ring, y)) for ring in tissue.rings]
-    return noise_variance(_mean_product(y, y), covariances, tissue.distances).to(y)
+def own_noise(y: Tensor, tissue: Tissue, whole: Tensor) -> Tensor:
+    """:func:`noise_variance` of the directions ``(n_obs, d)`` among the spots that are `whole`, 1 or 0 ``(n_obs, 1)``."""
+    y, covariances = y * whole, []
+    for ring in tissue.rings:
+        sums = _ring_mean(ring, torch.cat([y, whole], dim=1))
+        covariances.append(_mean_product(y, sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)))
+    share = whole.double().mean().clamp(min=1e-9)
+    variance = _mean_product(y, y) / share
+    return noise_variance(variance, [c / share for c in covariances], tissue.distances).to(y)
 
 
 def noise_variance(variance: Tensor, covariances: list[Tensor], distances: list[float]) -> Tensor:

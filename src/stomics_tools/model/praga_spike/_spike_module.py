@@ -23,6 +23,8 @@ _SPATIAL_SHARE = 0.9
 """Share of the neighbours in space to begin with; spots with like neighbourhoods have the rest."""
 _N_DRAWS = 4
 """Draws of hidden spots by which the error of prediction is measured."""
+_MIN_WHOLE = 50
+"""Spots with every modality from which the noise is told; where there are fewer, all are taken."""
 
 
 @dataclass
@@ -278,14 +280,18 @@ class SpikeModule(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("free_width"):
                 parameter.round_()
-        total, count = self.gain.new_zeros(len(self.gain)), 0
+        whole = torch.stack(tissue.present).prod(0)  # zeros that stand for a missing modality are no noise
+        if whole.sum() < _MIN_WHOLE:
+            whole = torch.ones_like(whole)
+        total, count = self.gain.new_zeros(len(self.gain)), self.gain.new_zeros(())
         for draw in range(_N_DRAWS):
             hidden, visible = self._hide(tissue, -1 - draw)
             encoded = self.encode(tissue, visible)
-            error = torch.stack(encoded.own).sum(0) - encoded.predicted
-            total, count = total + error[hidden].square().sum(0), count + len(hidden)
-        residual = (total / max(count, 1)).clamp(min=1e-9)
-        noise = own_noise(torch.stack(encoded.own).sum(0), tissue)
+            own = torch.stack(encoded.own).sum(0)
+            error = (own - encoded.predicted)[hidden].square() * whole[hidden]
+            total, count = total + error.sum(0), count + whole[hidden].sum()
+        residual = (total / count.clamp(min=1)).clamp(min=1e-9)
+        noise = own_noise(own, tissue, whole)
         self.gain.copy_((1 - noise / residual).clamp(0, 1).square())
 
     # ------------------------------------------------------------- inference

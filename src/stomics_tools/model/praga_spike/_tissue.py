@@ -16,6 +16,7 @@ from stomics_tools.model.praga_spike._order import Ordered
 from stomics_tools.nn import Graph
 
 Moments = tuple[Tensor, Tensor]
+_LEAST_STEP = 0.25  # of coincident spots, or where a ready graph joins spots far apart
 
 
 @dataclass
@@ -162,9 +163,14 @@ def _row_mean(ring: sparse.csr_matrix, x: np.ndarray, present: np.ndarray) -> np
 
 
 def _distances(near: list[sparse.csr_matrix], coordinates: np.ndarray) -> list[float]:
+    """Mean distance of each ring in units of the first, rising; the number of steps where there is none."""
     means = []
     for ring in near:
         edges = ring.tocoo()
         between = np.linalg.norm(coordinates[edges.row] - coordinates[edges.col], axis=1)
         means.append(float(between.mean()) if len(between) else np.nan)
-    return [mean / means[0] for mean in means]
+    distances = [1.0]
+    for step, mean in enumerate(means[1:], start=2):
+        known = means[0] > 0 and np.isfinite(mean)
+        distances.append(max(mean / means[0] if known else step, distances[-1] + _LEAST_STEP))
+    return distances
