@@ -46,7 +46,7 @@ def table(out: str) -> pd.DataFrame:
 
 def test_simulated_slice(tmp_path, capsys):
     folder = tmp_path / "new" / "folder"
-    assert run("--output-dir", folder, "--n-obs", 300, "--n-domains", 4, "--seed", 3, "--max-epochs", 30) == 0
+    assert run("--output-dir", folder, "--n-obs", 800, "--n-domains", 4, "--seed", 3, "--max-epochs", 30) == 0
     out = capsys.readouterr().out
     steps = re.findall(r"^(\w+) +\d+\.\d s", out, flags=re.MULTILINE)
     assert steps == ["import", "read", "prepare", "prepare", "train", "domains", "score", "write", "total"]
@@ -54,7 +54,7 @@ def test_simulated_slice(tmp_path, capsys):
     assert plt.imread(folder / "demo.png").shape[1] > 1000
 
     result = st.datasets.read_slice(folder / "demo.h5mu")
-    assert result.n_obs == 300
+    assert result.n_obs == 800
     found = result.obs["praga_spike_domain"]
     assert found.nunique() == result.obs["domain"].nunique() == 4
     assert result.obsm["X_praga_spike"].dtype == np.float32

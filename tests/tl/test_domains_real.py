@@ -14,7 +14,7 @@ from stomics_tools.tl import spatial_domains
 @pytest.fixture(scope="module")
 def cortex(data_dir):
     a = ad.read_h5ad(data_dir / "dlpfc_151673.h5ad")
-    rna(a, min_cells=10, scale=False, n_comps=20)
+    rna(a, min_cells=10, target_sum=1e4, n_comps=20)
     return a
 
 
@@ -46,7 +46,7 @@ def test_cortex_refined(cortex):
 def test_simulation(data_dir, section, scale, n_hops, ari, nmi):
     a = ad.read_h5ad(data_dir / f"sim_spamosaic_{section}_rna.h5ad")
     b = ad.read_h5ad(data_dir / f"sim_spamosaic_{section}_adt.h5ad")
-    rna(a, n_comps=20, scale=scale)
+    rna(a, n_comps=20, target_sum=1e4, scale=scale)
     protein(b, n_comps=20, scale=scale)
     a.obsm["both"] = np.column_stack([z / z.std() for z in (a.obsm["X_pca"], b.obsm["X_protein"])])
     smooth(a, "both", n_hops=n_hops)
@@ -60,7 +60,7 @@ def test_cells_on_one_point(data_dir):
     """osmFISH has cells that share their coordinates."""
     a = ad.read_h5ad(data_dir / "osmfish_sscortex.h5ad")
     assert len(np.unique(a.obsm["spatial"], axis=0)) < a.n_obs
-    rna(a, scale=False, n_comps=20)
+    rna(a, target_sum=1e4, n_comps=20)
     smooth(a, "X_pca")
     spatial_domains(a, 11, use_rep="X_smooth", n_starts=4)
     assert score_labels(a.obs["region"], a.obs["domain"])["nmi"] == pytest.approx(0.565, abs=0.05)
