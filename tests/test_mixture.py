@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from stomics_tools._mixture import bic_curve, fit_tied_mixture
 from stomics_tools import _mixture
+from stomics_tools._mixture import bic_curve, fit_tied_mixture
 
 
 def blobs(n=600, k=4, d=3, spread=3.0, seed=0):
