@@ -14,8 +14,8 @@ from stomics_tools.model.praga_spike._after_training import AfterTraining
 from stomics_tools.model.praga_spike._compress import is_packed
 from stomics_tools.model.praga_spike._presets import resolve
 from stomics_tools.model.praga_spike._published import Published
-from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
-from stomics_tools.model.praga_spike._spike_settings import Edges, Encoder, Optimizer, SpikeSettings, WeightBits
+from stomics_tools.model.praga_spike._settings import FeatureWeights, Optimizer, PragaSettings
+from stomics_tools.model.praga_spike._spike_settings import Edges, Encoder, SpikeSettings, WeightBits
 from stomics_tools.model.praga_spike._spiking import Spiking
 from stomics_tools.train import Scheduler
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from stomics_tools import _validate
 
 FeatureWeights = Literal["similarity", "distance", "connectivity"]
-PrototypeUpdate = Literal["dynamic", "fixed"]
 Optimizer = Literal["sgd", "adam"]
 
 
@@ -25,7 +24,6 @@ class PragaSettings:
     homogeneity_weight: float = 1.0
     ema_decay: float = 0.9
     prototype_weight: float = 1.0
-    prototypes: PrototypeUpdate = "dynamic"
     n_prototypes: int = 10
     prototype_start: int = 100
     prototype_every: int = 50
@@ -49,7 +47,6 @@ class PragaSettings:
             _validate.check_number(getattr(self, name), argument=name, low=0, open_low=True)
         _validate.check_number(self.ema_decay, argument="ema_decay", low=0, high=1)
         _validate.check_option(self.feature_weights, FeatureWeights.__args__, argument="feature_weights")  # type: ignore[attr-defined]
-        _validate.check_option(self.prototypes, PrototypeUpdate.__args__, argument="prototypes")  # type: ignore[attr-defined]
         _validate.check_option(self.standardize, [True, False], argument="standardize")
         _validate.check_option(self.optimizer, Optimizer.__args__, argument="optimizer")  # type: ignore[attr-defined]
         for weight in self.loss_weights:
@@ -64,7 +61,7 @@ class PragaSettings:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-_PUBLISHED = PragaSettings(n_spatial_neighbors=3, feature_weights="distance", standardize=False, prototypes="fixed")
+_PUBLISHED = PragaSettings(n_spatial_neighbors=3, feature_weights="distance", standardize=False)
 
 # Source: the code published with PRAGA (arXiv 2409.12728): settings by technology and the weights of its run script.
 # With 30 epochs, "10x" ends before its prototype loss begins.

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from stomics_tools import _validate
+from stomics_tools.model.praga_spike._settings import Optimizer
 
 Encoder = Literal["spike", "relu", "linear"]
 Edges = Literal["inductive", "free", "uniform"]
 WeightBits = int | Literal["learned", "float"]
-Optimizer = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True)

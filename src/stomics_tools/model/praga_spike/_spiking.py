@@ -139,6 +139,6 @@ class Spiking:
     @torch.no_grad()
     def prototypes(self, module: SpikeModule, inputs: Tissue, trained_on: bool, n_prototypes: int | None) -> np.ndarray:
         """Cluster of the latent that each spot belongs to, ``(n_obs,)``, in the order of the inputs."""
-        latent = module.latent(inputs, self.encode(module, inputs, trained_on)).double().cpu().numpy()
+        latent = self._latent_at_once(module, inputs, trained_on).double().cpu().numpy()
         n_prototypes = self.settings.n_prototypes if n_prototypes is None else n_prototypes
         return find_prototypes(latent, n_prototypes=n_prototypes, graph=neighbours(inputs))
