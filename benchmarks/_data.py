@@ -13,7 +13,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from mudata import MuData
-from sklearn.decomposition import PCA
 
 from stomics_tools import pp
 from stomics_tools.datasets import simulate_multiomics
@@ -113,17 +112,15 @@ SLICES: dict[str, Source | Simulation] = {
 # Arguments of `pp.rna` and `pp.protein`, and the components of the image's features (all of them by default).
 # ``paired`` stands for one component less than the other modality has features.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {"rna": {}, "protein": {}, "image": {}},
-    "baseline": {"rna": {"target_sum": 1e4, "n_comps": 20}, "protein": {"n_comps": 20}, "image": {"n_comps": 20}},
+    "default": {"rna": {}, "protein": {}},
+    "baseline": {"rna": {"target_sum": 1e4, "n_comps": 20}, "protein": {"n_comps": 20}},
     "published": {
         "rna": {"min_cells": 10, "target_sum": 1e4, "scale": True, "n_comps": "paired"},
         "protein": {"n_comps": "paired", "scale": True},
-        "image": {},
     },
     "published_unscaled": {
         "rna": {"min_cells": 10, "target_sum": 1e4, "n_comps": "paired"},
         "protein": {"n_comps": "paired"},
-        "image": {},
     },
 }
 
@@ -143,16 +140,15 @@ def batch_key(mdata: MuData) -> str | None:
 
 def prepare(mdata: MuData, recipe: str) -> None:
     """Write the components of each modality into its ``obsm``, at the keys of :data:`COMPONENTS`."""
-    n_paired = mdata[list(mdata.mod)[1]].n_vars - 1 if len(mdata.mod) == 2 else 50
+    n_paired = mdata["protein"].n_vars - 1 if "protein" in mdata.mod else 50
     for name, adata in mdata.mod.items():
+        if name == "image":
+            adata.obsm["X_image"] = adata.X
+            continue
         arguments = dict(RECIPES[recipe][name])
         if arguments.get("n_comps") == "paired":
             arguments["n_comps"] = min(n_paired, adata.n_vars - 1)
-        if name == "image":
-            n_comps = arguments.get("n_comps")
-            adata.obsm["X_image"] = PCA(n_comps, random_state=0).fit_transform(adata.X) if n_comps else adata.X
-        else:
-            (pp.rna if name == "rna" else pp.protein)(adata, **arguments)
+        (pp.rna if name == "rna" else pp.protein)(adata, **arguments)
 
 
 def components(mdata: MuData) -> list[np.ndarray]:

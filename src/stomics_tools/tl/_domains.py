@@ -33,7 +33,7 @@ def spatial_domains(
     method: str = "gmm",
     refine: bool | int = False,
     n_pcs: int = 20,
-    n_starts: int = 20,
+    n_starts: int | None = None,
     max_domains: int = 20,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
@@ -63,7 +63,8 @@ def spatial_domains(
     n_pcs
         Principal components that are clustered.
     n_starts
-        Starts of the mixture (``gmm``), of which the likeliest result is kept.
+        Starts of the mixture (``gmm``), of which the likeliest result is kept. Default: 200,000 over the number of
+        spots, from 20 to 100; small data have many optima.
     max_domains
         Largest number of domains considered where `n_domains` is not given.
     spatial_key
@@ -103,8 +104,9 @@ def spatial_domains(
         kept), a component of the mixture can end up without spots, and refinement can dissolve a domain.
     """
     check_option(method, ("gmm", "leiden"), argument="method")
-    for argument, value in (("n_pcs", n_pcs), ("n_starts", n_starts)):
-        check_integer(value, argument=argument)
+    check_integer(n_pcs, argument="n_pcs")
+    if n_starts is not None:
+        check_integer(n_starts, argument="n_starts")
     check_integer(max_domains, argument="max_domains", minimum=2)
     if n_domains is not None:
         check_integer(n_domains, argument="n_domains", minimum=2)

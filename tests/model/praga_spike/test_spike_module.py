@@ -83,6 +83,63 @@ def _latent(module, tissue, **kwargs):
         return module.latent(tissue, module.encode(tissue, **kwargs))
 
 
+# ------------------------------------------------------------ share of the layers
+
+
+def test_spots_held_out_teach_nothing(spots):
+    """Their values are seen when they are not hidden, and never the target of an error."""
+    _, module, tissue = _fresh(spots, 3)
+    held = module._held_out(tissue)
+    assert 0.1 * N < int(held.sum()) < 0.3 * N
+    assert torch.equal(held, module._held_out(tissue))
+    targets = []
+    module._prediction_error = lambda _, predicted, rows: targets.append(rows) or predicted.sum()
+    for _ in range(30):
+        module.losses(tissue)
+    taught = torch.cat(targets).unique()
+    assert torch.equal(taught, (~held).nonzero()[:, 0])
+    assert not _fresh(spots, n_layers=0)[1]._held_out(tissue).any()
+
+
+@pytest.mark.parametrize("layer_scale", [0.1, 1.0])
+def test_share_of_the_layers_predicts_held_out_spots_best(spots, layer_scale):
+    _, module, tissue = _fresh(spots, 20, layer_scale=layer_scale)
+    module.eval()
+    module.finish(tissue)
+    found = float(module.layer_share)
+    held = module._held_out(tissue)
+    visible = [there * ~held[:, None] for there in tissue.present]
+
+    def error(share):
+        module.layer_share.fill_(share)
+        with torch.no_grad():
+            predicted = module.encode(tissue, visible).predicted[held]
+        return sum(
+            float((predicted @ d - x[held]).square().mean())
+            for d, x in zip(module.decoders, tissue.values, strict=True)
+        )
+
+    grid = np.linspace(0, 1, 201)
+    assert found == pytest.approx(grid[np.argmin([error(share) for share in grid])], abs=0.005)
+
+
+@pytest.mark.parametrize("helpful", [True, False])
+def test_layers_count_as_far_as_they_help(spots, helpful):
+    """Layers that mend what was spoiled on purpose count in full; with their signs turned they count nothing."""
+    _, module, tissue = _fresh(spots, n_layers=1, layer_scale=1.0)
+    module.eval()
+
+    class Mend(torch.nn.Module):
+        def forward(self, membrane, *others):
+            return membrane + (2 if helpful else -2) * membrane
+
+    module.hops.data /= 3
+    module.alike.data /= 3
+    module.layers = torch.nn.ModuleList([Mend()])
+    module.finish(tissue)
+    assert float(module.layer_share) == pytest.approx(1.0 if helpful else 0.0, abs=0.1)
+
+
 # ------------------------------------------------------------------- blind spot
 
 FORMS = [
@@ -142,6 +199,7 @@ def test_hidden_values_reach_the_loss_as_targets_alone(spots, given):
         predicted = module.encode(tissue, visible).predicted
         module.train()
         found = twin.train().losses(other)["reconstruction_loss"]
+    hidden = hidden[~module._held_out(tissue)[hidden]]
     errors = [
         (predicted[hidden] @ d - x[hidden]).square().mean() for d, x in zip(module.decoders, other.values, strict=True)
     ]

@@ -14,7 +14,27 @@ from stomics_tools.model.praga_spike._spiking import Spiking
 
 
 class AfterTraining(MethodModel):
-    """Prototypes, spike statistics and the quantized form."""
+    """Prototypes, spike statistics, the share of the layers and the quantized form."""
+
+    @property
+    def layer_share(self) -> float:
+        """How much the layers count, from 0 to 1: the share by which spots held out from training are predicted best.
+
+        0 says that the layers have learned nothing that holds for other spots, and the latent representation is that
+        of graphs and fusion alone.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there are no layers: ``preset="praga"`` or ``n_layers=0``.
+        """
+        self._require_trained()
+        self._spiking_method("layer_share")
+        if not len(self.module.layers):  # type: ignore[arg-type]
+            raise ValueError("`layer_share` is for a model with layers, and this one was made with `n_layers=0`.")
+        return float(self.module.layer_share)  # type: ignore[arg-type]
 
     def quantize(self, *, n_repeats: int = 5) -> pd.DataFrame:
         """Bring the trained layers into their form for inference, with weights packed into as many bits as they have.
@@ -34,7 +54,7 @@ class AfterTraining(MethodModel):
         ``trained``; ``folded``; ``packed``, to which the model has changed, with the outputs of ``folded``; and
         ``bf16`` for comparison, folded into bfloat16 instead. Columns: ``bytes`` of all parameters and buffers of the
         layers, ``seconds`` of their forward pass (median), and ``max_abs_difference`` and ``relative_difference`` (2-norm)
-        of the latent representation to that of the trained form.
+        of the latent representation to that of the trained form, the layers counting in full (:attr:`layer_share` 1).
 
         Raises
         ------
@@ -118,5 +138,5 @@ class AfterTraining(MethodModel):
 
     def _spiking_method(self, name: str) -> Spiking:
         if isinstance(self._method, Published):
-            raise ValueError(f"`{name}` is for the spike-driven model; `preset='praga'` has neither spikes nor bits.")
+            raise ValueError(f"`{name}` is for the spike-driven model; `preset='praga'` has no spiking layers.")
         return self._method

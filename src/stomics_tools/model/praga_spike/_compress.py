@@ -88,17 +88,20 @@ def compare_forms(
     -------
     One row a form. ``bytes``: of all parameters and buffers of the layers. ``seconds``: median time of a forward pass
     of the layers. ``max_abs_difference``, ``relative_difference``: of the latent to that of the trained form, the
-    largest and the root of the sum of squares over that of the trained latent.
+    largest and the root of the sum of squares over that of the trained latent; the layers count in full, whatever
+    their share.
     """
     inputs = _inputs_of_layers(module, latent)
     latents, seconds = {}, {name: np.empty(n_repeats) for name in forms}
-    kept = module.layers
+    kept, share = module.layers, module.layer_share.clone()
+    module.layer_share.fill_(1.0)
     try:
         for name, layers in forms.items():
             module.layers = cast(Any, layers)
             latents[name] = latent()
     finally:
         module.layers = kept
+        module.layer_share.copy_(share)
     for repeat in range(n_repeats):
         for name, layers in forms.items():
             seconds[name][repeat] = _time(layers, *inputs)

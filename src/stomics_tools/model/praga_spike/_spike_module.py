@@ -23,6 +23,8 @@ _SPATIAL_SHARE = 0.9
 """Share of the neighbours in space to begin with; spots with like neighbourhoods have the rest."""
 _N_DRAWS = 4
 """Draws of hidden spots by which the error of prediction is measured."""
+_HELD_OUT = 0.2
+"""Share of the spots that are never predicted in training; they tell how much the layers help."""
 _MIN_WHOLE = 50
 """Spots with every modality from which the noise is told; where there are fewer, all are taken."""
 
@@ -65,8 +67,13 @@ class SpikeModule(nn.Module):
 
         Y_m = X_m W_m                                          directions of spatial signal
         P_m = s_m sum_h a_mh * R_h Y_m + (1 - s_m) b_m * F_m Y_m   s_m: attention between the graphs of a spot
-        P   = layers( M sum_m w_m P_m )                        w_m: attention between modalities
+        P_0 = M sum_m w_m P_m                                  w_m: attention between modalities
+        P   = P_0 + c (layers(P_0) - P_0)                      c: 1 in training
         Z   = P + g * (sum_m Y_m - P),   g = (1 - noise / residual)^2
+
+    The directions are those of the closed form: trained, they fit the spots of training and predict others worse. What
+    the layers add counts as much as it helps on spots held out from training: `c`, of all shares from 0 to 1, makes
+    the error of their prediction least.
 
     The last line, after training, is the update of a Kalman filter: `residual` is the variance of the error of
     prediction, `noise` what no spot shares with another. Where domains are wide and single cells mixed, a spot's own
@@ -88,6 +95,7 @@ class SpikeModule(nn.Module):
     """
 
     gain: Tensor
+    layer_share: Tensor
     n_epochs: Tensor
     seed: Tensor
 
@@ -105,11 +113,12 @@ class SpikeModule(nn.Module):
         for m, (center, scale) in enumerate(moments):
             self.register_buffer(f"center_{m}", center)
             self.register_buffer(f"scale_{m}", scale)
+            self.register_buffer(f"encoder_{m}", signal.encoders[m].clone())
+            self.register_buffer(f"decoder_{m}", signal.decoders[m].clone())
         self.register_buffer("gain", torch.zeros(n_directions))
+        self.register_buffer("layer_share", torch.ones(()))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.randint(2**62, ()))
-        self.encoders = nn.ParameterList(w.clone() for w in signal.encoders)
-        self.decoders = nn.ParameterList(w.clone() for w in signal.decoders)
         self.hops = nn.Parameter(signal.hops.clone())
         self.alike = nn.Parameter(signal.alike.clone())
         self.edges = nn.ModuleList(_edges(settings, n_directions, n) for n in n_edges)
@@ -136,7 +145,17 @@ class SpikeModule(nn.Module):
     @property
     def moments(self) -> list[Moments]:
         """Center and scale of each modality in training."""
-        return [(self.get_buffer(f"center_{m}"), self.get_buffer(f"scale_{m}")) for m in range(len(self.encoders))]
+        return [(self.get_buffer(f"center_{m}"), self.get_buffer(f"scale_{m}")) for m in range(len(self.hops))]
+
+    @property
+    def encoders(self) -> list[Tensor]:
+        """Features to directions, ``(n_features, n_directions)`` a modality."""
+        return [self.get_buffer(f"encoder_{m}") for m in range(len(self.hops))]
+
+    @property
+    def decoders(self) -> list[Tensor]:
+        """Directions to features, ``(n_directions, n_features)`` a modality."""
+        return [self.get_buffer(f"decoder_{m}") for m in range(len(self.hops))]
 
     def encode(
         self,
@@ -179,17 +198,19 @@ class SpikeModule(nn.Module):
             weights = stacked.new_full((tissue.n_obs, n_modalities), 1 / n_modalities)
         else:
             weights = self.modality_fusion(stacked)
-        start = n_modalities * _weighted(weights, stacked)
-        membrane = self._padded(start)
+        start = self._padded(n_modalities * _weighted(weights, stacked))
+        membrane = start
         for layer in self.layers:
             if block_size is None:
                 membrane = layer(membrane, tissue.rings[0], edges[0], tissue.segments)
             else:
                 membrane = layer.in_blocks(membrane, tissue.rings[0], edges[0], tissue.segments, block_size)
+        if not self.training:
+            membrane = start + self.layer_share * (membrane - start)
         return Encoded(
             own=own,
             views=views,
-            predicted=membrane[:, : start.shape[1]],
+            predicted=membrane[:, : stacked.shape[2]],
             modality_weights=weights,
             spatial_weights=torch.cat(spatial, dim=1),
             edges=edges,
@@ -227,6 +248,8 @@ class SpikeModule(nn.Module):
         """Losses of one training step; running means and prototypes move on with it."""
         settings = self.settings
         hidden, visible = self._hide(tissue, int(self.n_epochs))
+        taught = ~self._held_out(tissue)
+        hidden = hidden[taught[hidden]]
         encoded = self.encode(tissue, visible)
         losses = {"reconstruction_loss": self._prediction_error(tissue, encoded.predicted, hidden)}
         total = losses["reconstruction_loss"]
@@ -241,7 +264,7 @@ class SpikeModule(nn.Module):
             total = total + losses["width_loss"]
         if self.targets is not None:
             errors = [
-                (encoded.predicted @ d - target).square().mean()
+                (encoded.predicted @ d - target)[taught].square().mean()
                 for d, target in zip(self.decoders, self.targets, strict=True)
             ]
             losses["distillation_loss"] = torch.stack(errors).sum()
@@ -255,6 +278,13 @@ class SpikeModule(nn.Module):
         hidden = torch.rand(tissue.n_obs, 1, generator=generator) < self.settings.hidden_share
         rows, shown = hidden.squeeze(1).nonzero().squeeze(1), ~hidden.to(self.gain.device)
         return rows.to(self.gain.device), [there * shown for there in tissue.present]
+
+    def _held_out(self, tissue: Tissue) -> Tensor:
+        """Whether a spot is held out, ``(n_obs,)``; none where there are no layers to judge."""
+        if not len(self.layers):
+            return torch.zeros(tissue.n_obs, dtype=torch.bool, device=self.gain.device)
+        generator = torch.Generator().manual_seed(int(self.seed))
+        return (torch.rand(tissue.n_obs, generator=generator) < _HELD_OUT).to(self.gain.device)
 
     def _prediction_error(self, tissue: Tissue, predicted: Tensor, rows: Tensor) -> Tensor:
         """Mean squared error of the features of `rows`, summed over the modalities by their weights."""
@@ -276,10 +306,12 @@ class SpikeModule(nn.Module):
 
     @torch.no_grad()
     def finish(self, tissue: Tissue) -> None:
-        """After training: whole numbers of bits, and how much of each spot's own values is kept."""
+        """After training: whole numbers of bits, and the shares of the layers and of each spot's own values."""
         for name, parameter in self.named_parameters():
             if name.endswith("free_width"):
                 parameter.round_()
+        if len(self.layers):
+            self._weigh_layers(tissue)
         whole = torch.stack(tissue.present).prod(0)  # zeros that stand for a missing modality are no noise
         if whole.sum() < _MIN_WHOLE:
             whole = torch.ones_like(whole)
@@ -293,6 +325,18 @@ class SpikeModule(nn.Module):
         residual = (total / count.clamp(min=1)).clamp(min=1e-9)
         noise = own_noise(own, tissue, whole)
         self.gain.copy_((1 - noise / residual).clamp(0, 1).square())
+
+    def _weigh_layers(self, tissue: Tissue) -> None:
+        """The share of the layers of least error on the spots held out: the lowest point of a parabola."""
+        held = self._held_out(tissue)
+        visible = [there * ~held[:, None] for there in tissue.present]
+        errors = []
+        for share in (0.0, 0.5, 1.0):
+            self.layer_share.fill_(share)
+            errors.append(self._prediction_error(tissue, self.encode(tissue, visible).predicted, held.nonzero()[:, 0]))
+        none, half, full = errors
+        curvature, slope = 2 * (none - 2 * half + full), 4 * half - 3 * none - full
+        self.layer_share.copy_((-slope / (2 * curvature).clamp(min=1e-12)).clamp(0, 1))
 
     # ------------------------------------------------------------- inference
 

@@ -62,8 +62,8 @@ class Spiking:
         """A module into which these tensors fit."""
         n_modalities = len(self.names)
         signal = Signal(
-            encoders=[tensors[f"encoders.{m}"] for m in range(n_modalities)],
-            decoders=[tensors[f"decoders.{m}"] for m in range(n_modalities)],
+            encoders=[tensors[f"encoder_{m}"] for m in range(n_modalities)],
+            decoders=[tensors[f"decoder_{m}"] for m in range(n_modalities)],
             hops=tensors["hops"],
             alike=tensors["alike"],
             predictable=tensors["gain"],
