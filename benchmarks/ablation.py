@@ -1,4 +1,8 @@
-"""Parts of PRAGASpike, one changed at a time from the default: agreement, error, time and memory. See README.md."""
+"""Parts of PRAGASpike, one changed at a time from the default: agreement, error, time and memory. See README.md.
+
+``layer_share`` is what the layers count in the end; ``full_error`` and ``best_error`` are the error of prediction on the
+spots held out from training with the layers in full and with that share, over that without them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from _runs import Runs, in_a_process
 from domains import prepared, quiet, score, train_praga
 from mudata import MuData
 from tables import RESULTS, print_tables
 
+from stomics_tools.model import PRAGASpike
+
 DATA = ("r1", "151673", "starmap_BZ5", "osmfish")
-RESULT_COLUMNS = ("ari", "nmi", "reconstruction", "cpu_seconds")
+RESULT_COLUMNS = ("ari", "nmi", "reconstruction", "layer_share", "full_error", "best_error", "cpu_seconds")
 LAST_EPOCHS = 10
 
 # Name of each change to what it passes to the model; ``max_epochs`` goes to training.
@@ -56,8 +63,27 @@ def evaluate(mdata: MuData, arguments: Mapping[str, Any], seed: int) -> dict[str
         "ari": scores["ari"],
         "nmi": scores["nmi"],
         "reconstruction": float(reconstruction),
+        **held_out_errors(model),
         "cpu_seconds": cpu_seconds,
     }
+
+
+@torch.no_grad()
+def held_out_errors(model: PRAGASpike) -> dict[str, float]:
+    """What the layers of a model are worth on the spots that it was not trained to predict; nothing without layers."""
+    module = model.module
+    if not len(module.layers):
+        return {}
+    tissue, _ = model._inputs(None)
+    share, held = model.layer_share, module._held_out(tissue)
+    visible = [there * ~held[:, None] for there in tissue.present]
+    errors = []
+    for each in (0.0, 1.0, share):
+        module.layer_share.fill_(each)
+        predicted = module.encode(tissue, visible).predicted
+        errors.append(float(module._prediction_error(tissue, predicted, held.nonzero()[:, 0])))
+    without, full, best = errors
+    return {"layer_share": share, "full_error": full / without, "best_error": best / without}
 
 
 def run_seeds(out: Path, name: str, label: str, seeds: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ def test_a_run_of_em_equals_sklearns_from_the_same_start():
     x, labels = blobs(spread=1.5)
     x = (x - x.mean(axis=0)) / x.std()
     start = np.eye(4)[labels]
-    ours = _mixture._expectation_maximisation(x, start, tol=1e-12, max_iter=5000)
+    ours = _mixture.expectation_maximisation(x, start, tol=1e-12, max_iter=5000)
     means = start.T @ x / start.sum(axis=0)[:, None]
     theirs = GaussianMixture(
         4,

@@ -90,11 +90,11 @@ def fit_tied_mixture(x: np.ndarray, n_components: int, *, n_starts: int | None =
     if n_starts is None:
         n_starts = int(np.clip(_ROWS_OF_ALL_STARTS // len(x), *_N_STARTS))
     fits = (
-        _expectation_maximisation(sample, np.eye(n_components)[labels], tol=1e-4)
+        expectation_maximisation(sample, np.eye(n_components)[labels], tol=1e-4)
         for labels in _starts(sample, n_components, n_starts, rng)
     )
     best = max(fits, key=lambda fit: (fit.n_populated, fit.log_likelihood))
-    best = _expectation_maximisation(x, softmax(best.log_odds(x), axis=1), tol=1e-6)
+    best = expectation_maximisation(x, softmax(best.log_odds(x), axis=1), tol=1e-6)
     return TiedMixture(
         weights=best.weights,
         means=best.means * scale + centre,
@@ -147,7 +147,7 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.argmin((centres**2).sum(axis=1) - 2 * x @ centres.T, axis=1)
 
 
-def _expectation_maximisation(
+def expectation_maximisation(
     x: np.ndarray, responsibilities: np.ndarray, *, tol: float, max_iter: int = 500
 ) -> TiedMixture:
     """EM on centred rows ``(n, d)`` from ``(n, K)`` until the mean log likelihood gains less than `tol` in a step."""

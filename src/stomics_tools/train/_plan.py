@@ -86,6 +86,17 @@ class FullBatchPlan(pl.LightningModule):
             schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=10)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "train_loss"}}
 
+    def on_train_epoch_end(self) -> None:
+        """Step of the plateau schedule, before a checkpoint of this epoch is written: Lightning's own comes after it."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            schedule.step(self.last_losses["train_loss"])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's steps, but for those of the plateau schedule."""
+        if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the data once, not every epoch."""
         if self._on_device is None:

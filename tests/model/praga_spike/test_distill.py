@@ -43,15 +43,22 @@ def _distance(model, teacher):
     return float(np.mean(parts))
 
 
-def test_the_student_comes_nearer_to_its_teacher(mdata, teacher):
+def test_the_student_comes_nearer_to_its_teacher(mdata):
+    """With layers that count in full, whatever they have earned: those of the student learn from those of the teacher."""
+
+    def trained(n_latent, weight_bits, seed, teacher=None):
+        model = PRAGASpike(mdata, n_latent=n_latent, weight_bits=weight_bits, layer_scale=0.3, distill_weight=10.0)
+        model.train(40, lr=0.01, seed=seed, distill_from=teacher, **QUIET)
+        model.module.layer_share.fill_(1.0)
+        return model
+
+    teacher = trained(64, "float", 0)
     # Not the seed of the teacher, which hides the same spots from both.
-    with_, without = ([_student(mdata, t, seed, 30) for seed in (1, 2, 3)] for t in (teacher, None))
-    losses = np.mean([model.history["distillation_loss"]["distillation_loss"] for model in with_], axis=0)
-    assert len(losses) == 30
-    assert losses[-5:].mean() < 0.95 * losses[:5].mean()
+    with_, without = ([trained(32, 2, seed, t) for seed in (1, 2, 3)] for t in (teacher, None))
+    assert len(with_[0].history["distillation_loss"]) == 40
     assert "distillation_loss" not in without[0].history
     distances = [[_distance(model, teacher) for model in models] for models in (with_, without)]
-    assert np.mean(distances[0]) < 0.95 * np.mean(distances[1]), distances
+    assert np.mean(distances[0]) < 0.85 * np.mean(distances[1]), distances
 
 
 def test_same_seed_same_bits(mdata, teacher):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import softmax
 
-from stomics_tools._mixture import TiedMixture, _expectation_maximisation
+from stomics_tools._mixture import TiedMixture, expectation_maximisation
 
 _SEARCHED = 4000  # spots on which the numbers of clusters compete
 _FEW = 10  # spots a cluster holds at least
@@ -128,10 +128,10 @@ class _Search:
 
     def _offer(self, starts: list[np.ndarray]) -> bool:
         """Keep what the most promising of `starts` (responsibilities of as many components) leads to, if it is better."""
-        tried = [_expectation_maximisation(self.x, start, tol=1e-4, max_iter=_TRIED) for start in starts]
+        tried = [expectation_maximisation(self.x, start, tol=1e-4, max_iter=_TRIED) for start in starts]
         better = False
         for fit in sorted(tried, key=lambda fit: -fit.log_likelihood)[:_POLISHED]:
-            fit = _expectation_maximisation(self.x, _responsibilities(fit, self.x), tol=1e-4, max_iter=100)
+            fit = expectation_maximisation(self.x, _responsibilities(fit, self.x), tol=1e-4, max_iter=100)
             k = len(fit.weights)
             known = self.found.get(k)
             if k == 1 or (fit.n_populated == k and (known is None or fit.log_likelihood > known.log_likelihood + 1e-3)):
@@ -150,7 +150,7 @@ class _Search:
             if len(rows) < 2 * _FEW:
                 continue
             part = x[rows] - x[rows].mean(axis=0)
-            cuts = [_expectation_maximisation(part, half, tol=1e-3, max_iter=_TRIED) for half in self._halves(part)]
+            cuts = [expectation_maximisation(part, half, tol=1e-3, max_iter=_TRIED) for half in self._halves(part)]
             cuts = [cut for cut in cuts if cut.n_populated == 2]
             if cuts:
                 share = _responsibilities(max(cuts, key=lambda cut: cut.log_likelihood), part)
@@ -208,7 +208,7 @@ def _inside(x: np.ndarray, graph: sparse.csr_matrix, rng: np.random.Generator) -
     sample = rng.choice(len(x), min(_SEARCHED, len(x)), replace=False)
     seeds = x[sample[:n_parts]]
     start = np.eye(n_parts)[np.argmin((seeds**2).sum(axis=1) - 2 * x[sample] @ seeds.T, axis=1)]
-    within = _expectation_maximisation(x[sample], start, tol=1e-3, max_iter=50).covariance
+    within = expectation_maximisation(x[sample], start, tol=1e-3, max_iter=50).covariance
     y = x @ np.linalg.cholesky(np.linalg.inv(within))
     i, j = sparse.csr_matrix(graph).nonzero()
     differs = np.bincount(i, ((y[i] - y[j]) ** 2).sum(axis=1), len(x)) / np.maximum(np.bincount(i, minlength=len(x)), 1)

@@ -24,9 +24,9 @@ class PRAGASpike(AfterTraining):
     """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
 
     The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
-    from itself, and so learns which neighbours, modalities and directions in feature space tell of the tissue. Graphs,
-    fusion and encoder begin with a closed-form solution (canonical correlation of spots and neighbours, kriging) and
-    are trained from there. In the end each spot's prediction is corrected by its own values, to the degree that these
+    from itself, and so learns which neighbours and modalities tell of the tissue. Directions in feature space are those
+    of a closed-form solution (canonical correlation of spots and neighbours); graphs, fusion and layers begin there and
+    are trained, and the layers count as far as they help on spots held out (:attr:`layer_share`). In the end each spot's prediction is corrected by its own values, to the degree that these
     are signal. All arrays are sparse or linear in the number of spots.
 
     Parameters
@@ -56,7 +56,8 @@ class PRAGASpike(AfterTraining):
     encoder
         ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer.
     n_layers
-        Layers of graph aggregation and attention; 0 leaves the graphs and the fusion.
+        Layers of graph aggregation and attention; 0 leaves the graphs and the fusion. On single slices of some
+        thousand spots they earn next to nothing, see :attr:`layer_share`.
     n_heads
         Heads of the attention.
     n_levels
