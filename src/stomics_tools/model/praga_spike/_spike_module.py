@@ -71,8 +71,8 @@ class SpikeModule(nn.Module):
         P   = P_0 + c (layers(P_0) - P_0)                      c: 1 in training
         Z   = P + g * (sum_m Y_m - P),   g = (1 - noise / residual)^2
 
-    The directions are those of the closed form: trained, they fit the spots of training and predict others worse. What
-    the layers add counts as much as it helps on spots held out from training: `c`, of all shares from 0 to 1, makes
+    The directions are those of the closed form: trained, they would fit the noise of the one slice there is. What the
+    layers add counts as much as it helps on spots held out from training: `c`, of all shares from 0 to 1, makes
     the error of their prediction least.
 
     The last line, after training, is the update of a Kalman filter: `residual` is the variance of the error of
