@@ -73,9 +73,8 @@ def fit_tied_mixture(x: np.ndarray, n_components: int, *, n_starts: int | None =
         Starts of EM; by default 200,000 over the number of rows, from 20 to 100: with 20 starts small data end in
         another optimum with each seed, with 100 in one. The fit of highest likelihood is kept, of those with the most
         components of at least ten rows: the likelihood alone would rather spend components on single outliers. The
-        starts take turns between k-means,
-        k-means in standardised columns, the cells around k-means++ seeds and the cells around random rows: on tissue
-        each of these is at times the best.
+        starts take turns between k-means, k-means in standardised columns, the cells around k-means++ seeds and the
+        cells around random rows: on tissue each of these is at times the best.
     seed
         Of the starts, and of the subsample of 20,000 rows on which they compete if there are more.
 

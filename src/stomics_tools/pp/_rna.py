@@ -49,9 +49,9 @@ def rna(
         Leave out genes found in fewer spots, before anything else. Genes found nowhere are always left out.
     target_sum
         Total of every spot after normalisation. Totals are over all genes that `min_cells` leaves. Default: four times
-        the median total of spots that have counts, so that ``log1p`` amounts to a logarithm with a pseudo-count of one quarter: with a total
-        fixed beforehand, the pseudo-count and with it the noise of rare genes depends on the depth of sequencing
-        (Ahlmann-Eltze and Huber, Nature Methods 2023).
+        the median total of spots that have counts, so that ``log1p`` amounts to a logarithm with a pseudo-count of
+        one quarter: with a total fixed beforehand, the pseudo-count and with it the noise of rare genes depends on the
+        depth of sequencing (Ahlmann-Eltze and Huber, Nature Methods 2023).
     scale
         Divide each gene by its standard deviation, which gives rare genes, mostly noise, the weight of the others.
     n_comps

@@ -234,3 +234,19 @@ def test_maps_run_on_binary_events(adata, n_levels, dtype, tolerance):
             total += layer.bias
         torch.testing.assert_close(total, outputs[name], rtol=tolerance, atol=tolerance)
         assert total.abs().max() > 0.1
+
+
+def test_share_of_the_layers(adata, tmp_path):
+    PRAGASpike.setup_anndata(adata, MODALITIES)
+    model = PRAGASpike(adata, **SMALL)
+    with pytest.raises(RuntimeError, match="not trained"):
+        model.layer_share  # noqa: B018
+    model.train(2, **QUIET)
+    model.module.layer_share.fill_(0.25)
+    model.save(tmp_path / "model")
+    assert PRAGASpike.load(tmp_path / "model", adata).layer_share == 0.25
+    for kwargs, match in (({**SMALL, "n_layers": 0}, "n_layers=0"), ({"preset": "praga"}, "preset='praga'")):
+        other = PRAGASpike(adata, **kwargs)
+        other.train(2, **QUIET)
+        with pytest.raises(ValueError, match=match):
+            other.layer_share  # noqa: B018
