@@ -54,9 +54,9 @@ def test_directions_solve_the_generalized_eigenproblem(tissue):
     signal = find_signal(tissue, 64, 0.1)
     d = (lam > 0.1).sum()
     assert 2 < d < 11
-    assert len(signal.predictable) == d
-    np.testing.assert_allclose(signal.predictable, lam[:d], atol=1e-10)
     ours = torch.cat(signal.encoders).numpy()
+    assert ours.shape == (11, d)
+    np.testing.assert_allclose(_covariances(tissue, x @ ours)[1], np.diag(lam[:d]), atol=1e-9)
     assert [len(w) for w in signal.encoders] == [4, 7]
     for a, b in zip(ours.T, vectors[:, :d].T, strict=True):
         np.testing.assert_allclose(a, b * np.sign(a @ b), atol=1e-7)
@@ -65,8 +65,8 @@ def test_directions_solve_the_generalized_eigenproblem(tissue):
 
 
 def test_number_of_directions(tissue):
-    assert len(find_signal(tissue, 2, 0.0).predictable) == 2
-    assert len(find_signal(tissue, 64, 1.0).predictable) == 2  # two at least
+    assert find_signal(tissue, 2, 0.0).hops.shape[2] == 2
+    assert find_signal(tissue, 64, 1.0).hops.shape[2] == 2  # two at least
     few, many = find_signal(tissue, 3, 0.0), find_signal(tissue, 5, 0.0)
     for a, b in zip(few.encoders, many.encoders, strict=True):
         torch.testing.assert_close(a, b[:, :3])
@@ -77,7 +77,7 @@ def test_decoders_invert_encoders(spots_of, grid):
     smooth = _field(xy, 5, noise=0.02, n_signals=6)  # every direction has signal
     tissue = _tissue(spots_of, {"rna": smooth[:, :3], "protein": smooth[:, 3:]}, xy)
     whole = find_signal(tissue, 64, 0.0)
-    assert len(whole.predictable) == 5
+    assert whole.hops.shape[2] == 5
     x = torch.cat(tissue.values, 1)
     encoder, decoder = torch.cat(whole.encoders), torch.cat(whole.decoders, 1)
     torch.testing.assert_close(x @ encoder @ decoder, x)
@@ -93,7 +93,7 @@ def test_directions_without_variance_are_left_out(spots_of, grid):
     x = _field(xy, 3, noise=0.3)
     tissue = _tissue(spots_of, {"rna": np.column_stack([x, x[:, 0] - x[:, 1], np.ones(len(x))])}, xy)
     signal = find_signal(tissue, 64, 0.0)
-    assert len(signal.predictable) <= 3
+    assert signal.hops.shape[2] <= 3
     assert all(torch.isfinite(t).all() for t in (*signal.encoders, *signal.decoders, signal.hops, signal.alike))
 
 
@@ -128,13 +128,12 @@ def test_many_features_are_reduced_to_their_leading_components(spots_of, grid):
     *_, axes = np.linalg.svd(x, full_matrices=False)
     spread, common = _covariances(tissue, x @ axes[:100].T)
     lam, vectors = linalg.eigh(common, spread)
-    d = len(signal.predictable)
-    assert d == max(2, (lam > 0.3).sum())
-    np.testing.assert_allclose(signal.predictable, lam[::-1][:d], atol=1e-8)
+    d = max(2, (lam > 0.3).sum())
     assert signal.encoders[0].shape == (300, d)
     assert signal.decoders[0].shape == (d, 300)
     y, truth = x @ signal.encoders[0].numpy(), x @ axes[:100].T @ vectors[:, ::-1][:, :d]
     np.testing.assert_allclose(np.abs(y.T @ truth / len(y)), np.eye(d), atol=1e-6)
+    np.testing.assert_allclose(_covariances(tissue, y)[1], np.diag(lam[::-1][:d]), atol=1e-6)
     torch.testing.assert_close(signal.decoders[0] @ signal.encoders[0], torch.eye(d, dtype=torch.float64))
     three = find_signal(tissue, 3, 0.3)
     denoised = x @ (three.encoders[0] @ three.decoders[0]).numpy()

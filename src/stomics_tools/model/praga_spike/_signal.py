@@ -31,15 +31,12 @@ class Signal:
         Weight of the mean over each ring in the prediction of a spot, ``(n_modalities, n_hops, d)``.
     alike
         The same of the mean over the spots with like neighbourhoods, ``(n_modalities, d)``.
-    predictable
-        Correlation of a spot and the mean of its neighbours, ``(d,)``.
     """
 
     encoders: list[Tensor]
     decoders: list[Tensor]
     hops: Tensor
     alike: Tensor
-    predictable: Tensor
 
 
 def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
@@ -55,7 +52,7 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     spread, common = _product(x, x), _product(x, first)
     lam, basis, inverse = _canonical(spread, (common + common.T) / 2)
     n_kept = min(n_latent, max(2, int((lam > threshold).sum())))
-    basis, inverse, lam = basis[:, :n_kept], inverse[:n_kept], lam[:n_kept]
+    basis, inverse = basis[:, :n_kept], inverse[:n_kept]
 
     sizes = [part.shape[1] for part, _ in values]
     inner = [b @ block for (_, b), block in zip(values, basis.to(x).split(sizes), strict=True)]
@@ -68,7 +65,7 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     if tissue.alike:
         alike = _regression(y, [_ring_mean(graph, part) for graph, part in zip(tissue.alike, each, strict=True)])
 
-    return Signal(encoders=inner, decoders=outer, hops=hops, alike=alike, predictable=lam.to(x))
+    return Signal(encoders=inner, decoders=outer, hops=hops, alike=alike)
 
 
 def own_noise(y: Tensor, tissue: Tissue, whole: Tensor) -> Tensor:

@@ -66,7 +66,6 @@ class Spiking:
             decoders=[tensors[f"decoder_{m}"] for m in range(n_modalities)],
             hops=tensors["hops"],
             alike=tensors["alike"],
-            predictable=tensors["gain"],
         )
         moments = [(tensors[f"center_{m}"], tensors[f"scale_{m}"]) for m in range(n_modalities)]
         n_graphs = self.settings.n_hops + (n_modalities if self._both_graphs else 0)
