@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "datasets": OWN_LEAVES | {"data"},
     "pp": OWN_LEAVES | {"data", "nn"},
     "pl": OWN_LEAVES | {"data"},
-    "tl": OWN_LEAVES | {"data", "nn", "train", "model", "pp", "metrics"},
+    "tl": OWN_LEAVES | {"data", "nn", "train", "model", "pp", "metrics", "baselines"},
     "cli": None,
 }
 """Part of the package to the other parts that it may import ("" is the package itself, for its version)."""

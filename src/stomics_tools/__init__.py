@@ -11,7 +11,7 @@ from types import ModuleType
 
 __version__ = version("stomics-tools")
 
-_NAMESPACES = ("datasets", "metrics", "model", "nn", "pl", "pp", "tl")
+_NAMESPACES = ("baselines", "datasets", "metrics", "model", "nn", "pl", "pp", "tl")
 
 __all__ = ["__version__", *_NAMESPACES]
 
