@@ -5,6 +5,7 @@ from __future__ import annotations
 SPATIAL = "spatial"
 """Default ``obsm`` key of the coordinates (squidpy's)."""
 
+IMAGE = "X_image"
 PCA = "X_pca"
 PROTEIN = "X_protein"
 LSI = "X_lsi"
