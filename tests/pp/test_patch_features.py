@@ -226,3 +226,20 @@ def test_a_failing_encoder_changes_nothing(adata, image):
     with pytest.raises(RuntimeError, match="no more"):
         patch_features(adata, image, **OPTIONS, batch_size=8, encoder=fails_late)
     assert "X_image" not in adata.obsm
+
+
+def test_slide_in_full_and_its_thumbnail(data_dir):
+    """Both show the same colours around each spot, at their own scales."""
+    a = ad.read_h5ad(data_dir / "her2st_C3_image.h5ad")[::9].copy()
+    options = {"patch_sizes": [224.0], "n_neighbors": 0, "show_progress_bar": False}
+    patch_features(a, data_dir / "images" / "C3_HE.jpg", **options, key_added="full")
+    patch_features(a, **options)
+    for name in ("p224_R_mean", "p224_B_mean"):
+        np.testing.assert_allclose(a.obsm["X_image"][name], a.obsm["full"][name], atol=0.03)
+        assert np.corrcoef(a.obsm["X_image"][name], a.obsm["full"][name])[0, 1] > 0.98
+
+
+def test_small_thumbnail(data_dir):
+    a = ad.read_h5ad(data_dir / "dlpfc_151673.h5ad")[::60].copy()
+    patch_features(a, show_progress_bar=False)
+    assert np.isfinite(a.obsm["X_image"].to_numpy()).all()
