@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stomics_tools.datasets._counts import Modality
+from stomics_tools.datasets._histology import simulate_histology
 from stomics_tools.datasets._public import human_lymph_node, mouse_brain, mouse_spleen, mouse_thymus
 from stomics_tools.datasets._read import read_slice
 from stomics_tools.datasets._simulate import simulate_multiomics
@@ -14,5 +15,6 @@ __all__ = [
     "mouse_spleen",
     "mouse_thymus",
     "read_slice",
+    "simulate_histology",
     "simulate_multiomics",
 ]
