@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from importlib.metadata import version as metadata_version
 
-from stomics_tools.model._base import FullGraphModel
+from stomics_tools.model._base import SpatialModel
+from stomics_tools.model._full_graph import FullGraphModel
 
 project = "stomics-tools"
 author = "The stomics-tools developers"
@@ -26,7 +27,11 @@ templates_path = ["_templates"]
 autosummary_generate = True
 autosummary_imported_members = True
 # What all models share; what scvi-tools gives them beside is documented there.
-autosummary_context = {"shared": sorted(name for name in vars(FullGraphModel) if not name.startswith("_"))}
+autosummary_context = {
+    "shared": sorted(
+        name for model in (SpatialModel, FullGraphModel) for name in vars(model) if not name.startswith("_")
+    )
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented"

@@ -8,7 +8,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools.data import SpotsSpec
-from stomics_tools.model._base import FullGraphModel
+from stomics_tools.model._full_graph import FullGraphModel
 
 
 class ModalitiesModel(FullGraphModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mudata import MuData
 from stomics_tools import __version__
 from stomics_tools._validate import check_integer, check_key, check_option
 from stomics_tools.model import PRAGASpike
-from stomics_tools.model._base import FullGraphModel
+from stomics_tools.model._full_graph import FullGraphModel
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,6 @@ def _check_train(arguments: Mapping[str, Any], where: str) -> None:
     for argument in ("seed", "key_added"):
         if argument in arguments:
             raise ValueError(f"`{where}`: {argument!r} is set by the comparison itself. Leave it out.")
-
-
-def check_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds themselves."""
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
-        return list(range(check_integer(seeds, argument="seeds")))
-    chosen = [check_integer(seed, argument="seeds", minimum=0) for seed in seeds]
-    if not chosen:
-        raise ValueError("`seeds` is empty. Give at least one.")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"`seeds`: some occur twice in {chosen}. Give each once.")
-    return chosen
 
 
 def label_codes(adata: AnnData | MuData, labels_key: str) -> np.ndarray:

@@ -1,0 +1,307 @@
+"""Models of all spots of an object at once: setup, training, results, saving and loading."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+from torch import nn
+
+from stomics_tools import _keys, _validate
+from stomics_tools._params import plain_params
+from stomics_tools.data import Spots, SpotsSpec, check_same_features, read_spots
+from stomics_tools.data._field import SpotsField
+from stomics_tools.data._tensors import to_csr
+from stomics_tools.model._base import SpatialModel
+from stomics_tools.model._objects import own_data
+from stomics_tools.model._outputs import Outputs
+from stomics_tools.train import FullBatchPlan, Scheduler, fit, read_checkpoint
+
+logger = logging.getLogger("stomics_tools")
+
+
+class FullGraphModel(SpatialModel):
+    """A model of all spots of an object and the graphs that join them.
+
+    Subclasses give the module (:meth:`_make_module`), its inputs (:meth:`_prepare`), the optimiser
+    (:meth:`_make_optimizer`) and the outputs (:meth:`_latent`, :meth:`_outputs`, :meth:`_denoised`).
+    """
+
+    def __init__(self, data: AnnData | MuData) -> None:
+        super().__init__(data)
+        self._spec: SpotsSpec = self.adata_manager.fields[0].spec
+
+    # ---------------------------------------------------------------- setup
+
+    @classmethod
+    def _setup(cls, data: AnnData | MuData, spec: SpotsSpec, setup_args: dict[str, Any]) -> None:
+        """Register `data`; nothing is changed if it cannot be used."""
+        if data.is_view:  # registering it checks it as well, but a view has to be made an object of its own before
+            read_spots(data, spec)
+            own_data(data)
+        cls._register(data, SpotsField(spec), setup_args)
+
+    def _read(self, data: AnnData | MuData | None) -> Spots:
+        """Spots of `data` (default: the object of setup), which must have the features of setup; it is not written."""
+        spots = read_spots(self.adata if data is None else data, self._spec)
+        check_same_features(spots, self._state)
+        return spots
+
+    # ------------------------------------------------------- given by models
+
+    @abstractmethod
+    def _prepare(self, spots: Spots, *, trained_on: bool) -> Any:
+        """Inputs of the module; what the module holds of the data that it was trained on need not be made again."""
+
+    @abstractmethod
+    def _make_module(self, inputs: Any) -> nn.Module:
+        """A module with new weights, drawn from torch's generator."""
+
+    @abstractmethod
+    def _module_of(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        """A module into which these saved tensors fit."""
+
+    @abstractmethod
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new optimiser."""
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        """What is to be done before every training."""
+
+    @abstractmethod
+    def _finish(self, module: nn.Module, inputs: Any) -> None:
+        """What is left to do when training has ended; random numbers come from torch's generator."""
+
+    @abstractmethod
+    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> torch.Tensor:
+        """Latent representation ``(n_obs, n_latent)``, rows in the order of the inputs."""
+
+    @abstractmethod
+    def _outputs(self, inputs: Any, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+        """All that is written into an object, rows in the order of the inputs."""
+
+    @abstractmethod
+    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, torch.Tensor]:
+        """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
+
+    # -------------------------------------------------------------- training
+
+    def _fit(
+        self,
+        *,
+        max_epochs: int,
+        seed: int,
+        patience: int | None,
+        clip_grad: float | None,
+        scheduler: Scheduler | None,
+        ckpt_path: str | Path | None,
+        key_added: str | None,
+        train_args: Mapping[str, Any],
+        **fit_kwargs: Any,
+    ) -> None:
+        """Train, then write the results into the object of setup."""
+        self._check_training(max_epochs, seed, patience, clip_grad)
+        _validate.check_option(scheduler, [None, "cosine", "plateau"], argument="scheduler")
+        spots = self._read(None)
+        fingerprint = spots.fingerprint()
+        if self.is_trained_ and fingerprint != self._trained_on:
+            raise ValueError(
+                "The data changed since the model was trained on them, and its learned graph belongs to the old ones. "
+                f"Make a new {type(self).__name__}."
+            )
+        meta = {"model": type(self).__name__, "arguments": self._arguments(), "data": fingerprint, "seed": seed}
+        if ckpt_path is not None:
+            self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
+        inputs = self._prepare(spots, trained_on=self.is_trained_)
+        if self.is_trained_:
+            module = self.module
+        else:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                module = self._make_module(inputs)
+        self._begin(module, inputs)
+        plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
+        self.history_ = fit(
+            plan,
+            plan.loader(inputs),
+            max_epochs=max_epochs,
+            seed=seed,
+            patience=patience,
+            clip_grad=clip_grad,
+            ckpt_path=ckpt_path,
+            history=self.history_,
+            **fit_kwargs,
+        )
+        self.module = module.eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._finish(module, inputs)
+        self.is_trained_ = True
+        self._trained_on = fingerprint
+        self._train_args = {"max_epochs": max_epochs, "seed": seed, **train_args}
+        if key_added is not None:
+            self._write(self.adata, inputs, True, key_added)
+
+    # --------------------------------------------------------------- results
+
+    def _inputs(self, data: AnnData | MuData | None) -> tuple[Any, bool]:
+        """Inputs of the module, on its device, and whether they are the data that it was trained on."""
+        spots = self._read(data)
+        known = spots.fingerprint() == self._trained_on
+        return self._prepare(spots, trained_on=known).to(self.device), known
+
+    def get_latent_representation(
+        self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
+    ) -> np.ndarray:
+        """Latent representation of every spot; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one with the same keys, modalities and features. Spots of
+            another object get a graph of their own, whose edges have the weights that training starts from.
+        modality
+            Of one modality instead of all together.
+        batch_size
+            Spots whose neighbours are aggregated at a time; memory grows with it, the result does not depend on it.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_latent)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the modalities or features differ from those of setup.
+        """
+        self._require_trained()
+        _validate.check_integer(batch_size, argument="batch_size")
+        if modality is not None:
+            _validate.check_option(modality, list(self._spec.modalities), argument="modality")
+        inputs, known = self._inputs(adata)
+        return _rows(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
+
+    def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
+        """Every modality as the model reconstructs it from the latent representation; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup; spots that lack a modality are
+        imputed.
+        """
+        self._require_trained()
+        inputs, known = self._inputs(adata)
+        return {name: _rows(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}
+
+    def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:
+        """Write the outputs of the model into an object.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+        key_added
+            Name of the outputs, by default that of the method.
+
+        Sets the following fields:
+
+        ``adata.obsm["X_<key>"]``
+            Latent representation, float32 ``(n_obs, n_latent)``.
+        ``adata.obsp["<key>_<graph>_connectivities"]``
+            Learned graphs, CSR float32 ``(n_obs, n_obs)``.
+        ``adata.obsm["<key>_<table>"]``
+            Weights of every spot, float32 DataFrames ``(n_obs, n_columns)``, where the model has any.
+        ``adata.uns["<key>"]["params"]``
+            Settings, seed and versions.
+        """
+        self._require_trained()
+        data = self.adata if adata is None else adata
+        spots = self._read(data)
+        own_data(data)
+        known = spots.fingerprint() == self._trained_on
+        self._write(data, self._prepare(spots, trained_on=known), known, key_added or self._key)
+
+    def _write(self, data: AnnData | MuData, inputs: Any, trained_on: bool, key: str) -> None:
+        inputs = inputs.to(self.device)
+        outputs = self._outputs(inputs, trained_on=trained_on)
+        data.obsm[_keys.latent(key)] = _rows(inputs, outputs.latent)
+        for name, (columns, values) in outputs.tables.items():
+            data.obsm[_keys.table(key, name)] = pd.DataFrame(
+                _rows(inputs, values), index=data.obs_names, columns=columns
+            )
+        for name, parts in outputs.graphs.items():
+            graph = sum((to_csr(*part) for part in parts[1:]), start=to_csr(*parts[0]))
+            data.obsp[_keys.connectivities(key, name)] = inputs.restore_graph(graph)
+        data.uns[key] = {"params": plain_params(self._description())}
+        logger.info("Wrote `obsm[%r]`, `obsp[%r]` and `uns[%r]`.", _keys.latent(key), f"{key}_*_connectivities", key)
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "model": type(self).__name__,
+            "modalities": dict(self._spec.modalities),
+            "spatial_key": self._spec.spatial_key,
+            "batch_key": self._spec.batch_key,
+            **self._arguments(),
+            **self._train_args,
+        }
+
+    # ------------------------------------------------------- saving, loading
+
+    def _setup_arguments(self) -> dict[str, Any]:
+        return {
+            "modalities": dict(self._spec.modalities),
+            "spatial_key": self._spec.spatial_key,
+            "batch_key": self._spec.batch_key,
+            "spatial_graph_key": self._spec.spatial_graph_key,
+            "feature_graph_keys": dict(self._spec.feature_graph_keys or {}) or None,
+        }
+
+    @classmethod
+    def load(cls, dir_path: str | Path, adata: AnnData | MuData) -> Self:
+        """Load a saved model, to go on with `adata`, which is set up like the data of training.
+
+        No code from the folder is run.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        adata
+            The data of training, for which the latent is the same as before, or other data with the same modalities
+            and features.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no saved model.
+        ValueError
+            If it is damaged, of another class or format, or if `adata` has other modalities or features.
+        """
+        tensors, meta = cls._read_saved(dir_path)
+        setup = meta["setup"]
+        check_same_features(read_spots(adata, SpotsSpec(**setup)), meta["state"])
+        setup_method = cls.setup_mudata if isinstance(adata, MuData) else cls.setup_anndata
+        setup_method(adata, **setup)
+        model = cls(adata, **meta["arguments"])
+        model._restore(model._module_of(tensors), tensors, meta)
+        return model
+
+
+def _rows(inputs: Any, values: torch.Tensor) -> np.ndarray:
+    """Rows of a tensor in the order of the object, float32."""
+    return inputs.restore(values.detach().float().cpu().numpy())
