@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -37,6 +37,18 @@ def check_integer(value: Any, *, argument: str, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"`{argument}` must be at least {minimum}, found {value}.")
     return int(value)
+
+
+def check_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds themselves; an integer stands for as many of them, from 0."""
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        return list(range(check_integer(seeds, argument="seeds")))
+    chosen = [check_integer(seed, argument="seeds", minimum=0) for seed in seeds]
+    if not chosen:
+        raise ValueError("`seeds` is empty. Give at least one.")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"`seeds`: some occur twice in {chosen}. Give each once.")
+    return chosen
 
 
 def check_number(

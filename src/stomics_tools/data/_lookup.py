@@ -11,21 +11,21 @@ from stomics_tools._validate import check_categories, check_coordinates, check_f
 from stomics_tools.data._graphs import check_batch_sizes, spatial_knn
 
 
-def representation(data: AnnData | MuData, key: str) -> np.ndarray:
+def representation(data: AnnData | MuData, key: str, *, argument: str = "use_rep") -> np.ndarray:
     """Return ``obsm[key]`` as a float64 array ``(n_obs, n_features)``.
 
     Raises ``KeyError`` if there is none of that name, ``ValueError`` if it is not a finite numeric matrix.
     """
-    check_key(key, data.obsm.keys(), argument="use_rep", where="adata.obsm")
+    check_key(key, data.obsm.keys(), argument=argument, where="adata.obsm")
     values = data.obsm[key]
     where = f"adata.obsm[{key!r}]"
     values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
     if values.ndim != 2 or not values.shape[1] or values.dtype.kind not in "iufb":
         raise ValueError(
-            f"`use_rep`: `{where}` must be a numeric array of shape (n_obs, n_features), "
+            f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, n_features), "
             f"found shape {values.shape} and dtype {values.dtype}."
         )
-    check_finite(values, argument="use_rep", where=where)
+    check_finite(values, argument=argument, where=where)
     return values.astype(np.float64)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stomics_tools.tl._domains import spatial_domains
+from stomics_tools.tl._evaluate_expression import evaluate_expression
 
-__all__ = ["compare_models", "praga_spike", "spatial_domains"]
+__all__ = ["compare_models", "evaluate_expression", "praga_spike", "spatial_domains"]
 
 
 def __getattr__(name: str) -> Any:

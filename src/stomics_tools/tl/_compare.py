@@ -16,9 +16,10 @@ from mudata import MuData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._validate import check_seeds
 from stomics_tools.data import Spots, SpotsSpec, read_spots
 from stomics_tools.metrics import score_labels, silhouette
-from stomics_tools.tl._compare_input import Contender, check_contenders, check_n_domains, check_seeds, label_codes
+from stomics_tools.tl._compare_input import Contender, check_contenders, check_n_domains, label_codes
 from stomics_tools.tl._compare_rows import Rows
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._peak_memory import PeakMemory
