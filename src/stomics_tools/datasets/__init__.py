@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from stomics_tools.datasets._counts import Modality
+from stomics_tools.datasets._her2st import her2st
+from stomics_tools.datasets._hest import hest
 from stomics_tools.datasets._histology import simulate_histology
 from stomics_tools.datasets._public import human_lymph_node, mouse_brain, mouse_spleen, mouse_thymus
 from stomics_tools.datasets._read import read_slice
@@ -10,6 +12,8 @@ from stomics_tools.datasets._simulate import simulate_multiomics
 
 __all__ = [
     "Modality",
+    "her2st",
+    "hest",
     "human_lymph_node",
     "mouse_brain",
     "mouse_spleen",
