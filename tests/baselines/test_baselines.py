@@ -154,6 +154,9 @@ def test_gaussian_residuals_are_those_of_left_out_groups(spots):
     np.testing.assert_allclose(samples.mean(axis=0), model.predict(x), atol=0.25)
     np.testing.assert_allclose(samples.std(axis=0).mean(axis=0), model.sd_, rtol=0.02)
     np.testing.assert_array_equal(model.sample(x, 2, seed=3), model.sample(x, 2, seed=3))
+    net = MLP(hidden=(8,), epochs=2)
+    seeded = GaussianResiduals(net, seed=4).fit(x, y, groups).predict(x)
+    np.testing.assert_array_equal(seeded, clone(net).set_params(seed=4).fit(x, y, groups).predict(x))
 
 
 @each

@@ -61,10 +61,10 @@ def test_rows(adata):
     assert not table.duplicated(["method", "fold", "seed", "section", "min_counts"]).any()
     runs = table[["method", "fold", "seed"]].drop_duplicates()
     assert runs.groupby("method").size().to_dict() == {"mean": 3, "net": 6, "ridge": 6, "sk": 6}
-    a = table[(table["method"] == "sk") & (table["fold"] == "a")]
+    a = table[(table["method"] == "sk") & (table["fold"] == "a") & (table["seed"] == 0)]
     assert set(a["section"]) == {"all", "a1", "a2"}
     assert set(a["min_counts"]) == {100, 300}
-    whole = a.set_index(["section", "min_counts"])["n_obs"]
+    whole = a.set_index(["section", "min_counts"]).sort_index()["n_obs"]
     assert whole["all", 100] == whole["a1", 100] + whole["a2", 100] == 98
     assert whole["all", 300] < whole["all", 100]
     all_spots = table[(table["section"] == "all") & (table["min_counts"] == 100)]
@@ -83,11 +83,8 @@ def test_scores_are_those_of_a_fold_made_by_hand(adata):
     counts = adata.X.toarray().astype(np.float64)
     total = counts.sum(axis=1)
     kept = total >= 100
-    x, log, patient = (
-        adata.obsm["X_features"][kept],
-        np.log1p(1e4 * counts / total[:, None])[kept],
-        adata.obs["patient"][kept],
-    )
+    x, patient = adata.obsm["X_features"][kept], adata.obs["patient"][kept]
+    log = np.log1p(1e4 * counts[kept] / total[kept, None])
     train, test = (patient != "b").to_numpy(), (patient == "b").to_numpy()
     found = (counts[kept][train] > 0).mean(axis=0) >= 0.1
     panel = np.argsort(np.where(found, -log[train].var(axis=0), np.inf))[:N_GENES]

@@ -23,7 +23,7 @@ class GaussianResiduals(Baseline):
     estimator
         One of the baselines.
     seed
-        Of the folds, if there are no groups to make them of.
+        Of the estimator, if it has one, and of the folds, if there are no groups to make them of.
 
     Attributes
     ----------
@@ -40,13 +40,17 @@ class GaussianResiduals(Baseline):
         for train, test in inner_folds(len(x), groups, self.seed):
             known = ~np.isnan(y[train]).all(axis=0)
             inside, outside = (None, None) if groups is None else (groups[train], groups[test])
-            fitted = clone(self.estimator).fit(x[train], y[train][:, known], inside)
+            fitted = self._fresh().fit(x[train], y[train][:, known], inside)
             error = y[test][:, known] - fitted.predict(x[test], outside)
             squares[known] += np.nansum(error**2, axis=0)
             n[known] += (~np.isnan(error)).sum(axis=0)
         # A gene that was never both left out and known has the spread of what was measured of it.
         self.sd_ = np.sqrt(np.where(n > 0, squares / np.maximum(n, 1), np.nanvar(y, axis=0)))
-        self.estimator_ = clone(self.estimator).fit(x, y, groups)
+        self.estimator_ = self._fresh().fit(x, y, groups)
+
+    def _fresh(self) -> Baseline:
+        made = clone(self.estimator)
+        return made.set_params(seed=self.seed) if "seed" in made.get_params() else made
 
     def _predict(self, x: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
         return self.estimator_.predict(x, groups)
