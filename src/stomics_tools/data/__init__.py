@@ -9,6 +9,9 @@ from stomics_tools.data._graphs import (
     rings,
     spatial_knn,
 )
+from stomics_tools.data._image_read import read_image_spots
+from stomics_tools.data._image_spots import ImageSpec, ImageSpots
+from stomics_tools.data._log_counts import log_cp10k, looks_like_counts
 from stomics_tools.data._order import hilbert_order
 from stomics_tools.data._read import check_same_features, read_spots
 from stomics_tools.data._splits import Fold, expression_folds, leave_one_group_out
@@ -16,6 +19,8 @@ from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
 __all__ = [
     "Fold",
+    "ImageSpec",
+    "ImageSpots",
     "Modality",
     "Spots",
     "SpotsSpec",
@@ -26,8 +31,11 @@ __all__ = [
     "feature_knn",
     "hilbert_order",
     "leave_one_group_out",
+    "log_cp10k",
+    "looks_like_counts",
     "normalize_expression",
     "normalized_adjacency",
+    "read_image_spots",
     "read_spots",
     "rings",
     "spatial_knn",
