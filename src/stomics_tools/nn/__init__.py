@@ -1,5 +1,7 @@
 """Building blocks that know torch only."""
 
+from stomics_tools.nn.codes import code_usage
+from stomics_tools.nn.fsq import FSQ
 from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
@@ -13,8 +15,11 @@ from stomics_tools.nn.quantization import (
 )
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
+from stomics_tools.nn.vector_quantization import VectorQuantizer
+from stomics_tools.nn.whitening import RunningWhitening
 
 __all__ = [
+    "FSQ",
     "Graph",
     "LearnedWidthQuantizer",
     "Multispike",
@@ -23,8 +28,11 @@ __all__ = [
     "QuantLinear",
     "RepConv",
     "RepLinear",
+    "RunningWhitening",
     "SpikeAttention",
+    "VectorQuantizer",
     "WeightQuantizer",
+    "code_usage",
     "fold_all",
     "hop_filter",
     "initial_step",
