@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 _LOWEST_SHARE = -16.0
@@ -57,8 +58,8 @@ def expected_log_cp10k(
 ) -> np.ndarray:
     """Mean of :func:`log_cp10k` given what is visible of each spot.
 
-    Counting and the hidden depth are averaged by quadrature, the hidden rates by draws in opposite pairs that all
-    spots share, so that what error they leave hardly differs from spot to spot.
+    Counting and the hidden depth are averaged by quadrature, the hidden rates by draws on quantiles that all spots
+    share, so that what error they leave hardly differs from spot to spot.
 
     Parameters
     ----------
@@ -84,16 +85,25 @@ def expected_log_cp10k(
     log_rate = (log_rate - log_rate.max(axis=1, keepdims=True)).astype(np.float32)
     rate = np.exp(log_rate)
     total = np.zeros_like(rate)
-    for _ in range(_DRAWS // 2):
-        hidden = rng.normal(size=len(loadings)) @ loadings + private_sd * rng.normal(size=len(private_sd))
-        for shift in (hidden.astype(np.float32), -hidden.astype(np.float32)):
-            log_share = log_rate + shift - np.log(rate @ np.exp(shift))[:, None]
-            place = np.clip((log_share - _LOWEST_SHARE) / _STEP, 0, curves.shape[1] - 1.001)
-            low = place.astype(np.int32)
-            place -= low
-            low = low + row
-            total += (1 - place) * curves.take(low) + place * curves.take(low + 1)
+    for shift in _hidden_rates(loadings, private_sd, rng):
+        log_share = log_rate + shift - np.log(rate @ np.exp(shift))[:, None]
+        place = np.clip((log_share - _LOWEST_SHARE) / _STEP, 0, curves.shape[1] - 1.001)
+        low = place.astype(np.int32)
+        place -= low
+        low = low + row
+        total += (1 - place) * curves.take(low) + place * curves.take(low + 1)
     return total / np.float32(_DRAWS)
+
+
+def _hidden_rates(loadings: np.ndarray, private_sd: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws of the hidden log rates ``(_DRAWS, n_genes)`` float32, those of each gene on the quantiles of its law."""
+    drawn = rng.normal(size=(_DRAWS, len(loadings))) @ loadings + private_sd * rng.normal(
+        size=(_DRAWS, len(private_sd))
+    )
+    quantiles = special.ndtri((np.arange(_DRAWS) + 0.5) / _DRAWS)
+    ranks = drawn.argsort(axis=0).argsort(axis=0)
+    sd = np.sqrt((loadings**2).sum(axis=0) + private_sd**2)
+    return (sd * (quantiles / quantiles.std())[ranks]).astype(np.float32)
 
 
 def _curves(log_depth: np.ndarray, depth_sd: float) -> np.ndarray:
@@ -111,26 +121,26 @@ def _curves(log_depth: np.ndarray, depth_sd: float) -> np.ndarray:
     return ((1 - part) * table[low] + part * table[low + 1]).astype(np.float32)
 
 
-def pearson_within(a: np.ndarray, b: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Correlation of the columns of `a` and `b` ``(n, n_genes)`` inside each group, averaged over the groups.
+def pearson_within(predicted: np.ndarray, observed: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Correlation of columns inside each group, averaged over the groups.
 
     Parameters
     ----------
-    a, b
-        Arrays of equal shape.
+    predicted, observed
+        ``(n, n_genes)``. A constant prediction counts as uncorrelated.
     group
         Codes ``(n,)``.
 
     Returns
     -------
-    ``(n_genes,)`` float64; groups in which a gene is constant do not count, NaN where it is so in all.
+    ``(n_genes,)`` float64; groups in which the observed is constant do not count, NaN where it is so in all.
     """
-    found = []
-    for code in np.unique(group):
-        x, y = (part[group == code].astype(np.float64) for part in (a, b))
+    found = np.full((len(np.unique(group)), predicted.shape[1]), np.nan)
+    for row, code in zip(found, np.unique(group), strict=True):
+        x, y = (part[group == code].astype(np.float64) for part in (predicted, observed))
         x, y = x - x.mean(axis=0), y - y.mean(axis=0)
         scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-        found.append(np.divide((x * y).sum(axis=0), scale, out=np.full(len(scale), np.nan), where=scale > 0))
-    valid = np.isfinite(found)
-    count = valid.sum(axis=0)
-    return np.divide(np.nansum(found, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+        varies = np.abs(y).max(axis=0) > 0
+        row[varies] = 0
+        np.divide((x * y).sum(axis=0), scale, out=row, where=varies & (np.abs(x).max(axis=0) > 1e-6))
+    return pd.DataFrame(found).mean().to_numpy()
