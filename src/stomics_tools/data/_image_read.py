@@ -116,7 +116,8 @@ def _read_expression(adata: AnnData, layer: str | None, *, at_setup: bool) -> np
     if layer is None:
         raw, where = adata.X, "adata.X"
     else:
-        _validate.check_key(layer, adata.layers, argument="layer", where="adata.layers")
+        keys = [key for key in adata.layers if key is not None]  # anndata 0.13 lists X as None
+        _validate.check_key(layer, keys, argument="layer", where="adata.layers")
         raw, where = adata.layers[layer], f"adata.layers[{layer!r}]"
     values = dense_matrix(raw, argument="layer", where=where)
     n_infinite = int(np.isinf(values).sum())
