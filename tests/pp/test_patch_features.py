@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from anndata import AnnData
 from PIL import Image
+from skimage.transform import resize
 from torch import nn
 
 from stomics_tools.pp import patch_features
@@ -42,6 +43,7 @@ def test_colours_are_those_of_slices(adata, image):
         for side in (16, 32):
             left, top = int(np.floor(x - side / 2 + 0.5)) + 16, int(np.floor(y - side / 2 + 0.5)) + 16
             patch = margin[top : top + side, left : left + side]
+            patch = resize(patch, (16, 16), anti_aliasing=True)
             assert found[f"p{side}_R_mean"].iloc[i] == pytest.approx(patch[..., 0].mean(), abs=1e-5)
             assert found[f"p{side}_B_sd"].iloc[i] == pytest.approx(patch[..., 2].std(), abs=1e-5)
 
@@ -122,13 +124,21 @@ def test_micrometres(adata, image):
 
 def test_encoder(adata, image):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    patch_features(
-        adata, image, encoder=model, patch_sizes=[16], n_neighbors=0, key_added="X_own", show_progress_bar=False
-    )
-    means = [f"p16_{c}_mean" for c in "RGB"]
-    np.testing.assert_allclose(adata.obsm["X_own"].to_numpy(), table(adata, image)[means].to_numpy(), atol=1e-5)
-    assert list(adata.obsm["X_own"].columns) == ["p16_0", "p16_1", "p16_2"]
+    patch_features(adata, image, **OPTIONS, encoder=model, key_added="X_own")
+    found = adata.obsm["X_own"]
+    assert found.dtype == np.float32
+    colours = [f"{n}p{side}_{c}_mean" for n in ("", "nb_") for side in (16, 32) for c in "RGB"]
+    np.testing.assert_allclose(found, table(adata, image)[colours].to_numpy(), atol=1e-5)
     assert adata.uns["X_own"]["params"]["encoder"] == "Sequential"
+
+
+def test_wide_encoder_goes_into_a_file(adata, image, tmp_path):
+    def wide(images):
+        return images.mean(dim=(2, 3)).repeat(1, 700)
+
+    patch_features(adata, image, **OPTIONS, encoder=wide)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "a.h5ad").obsm["X_image"], adata.obsm["X_image"])
 
 
 @pytest.mark.filterwarnings("ignore:Setting element:anndata.ImplicitModificationWarning")
@@ -143,7 +153,7 @@ def test_parent_of_a_view_is_left_alone(adata, image):
 @pytest.mark.parametrize("section_key", [None, "slide"])
 def test_file_keeps_names_and_params(adata, image, tmp_path, section_key):
     images = image if section_key is None else {"s1": image, "s2": image}
-    patch_features(adata, images, **OPTIONS, section_key=section_key, resolution=2.0)
+    patch_features(adata, images, **OPTIONS, section_key=section_key, n_pixels=8)
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_frame_equal(back.obsm["X_image"], adata.obsm["X_image"])
@@ -186,7 +196,7 @@ def with_missing_section(adata):
         (None, {"patch_sizes": ()}, "`patch_sizes` must be one or more different sizes"),
         (None, {"patch_sizes": (16, 16)}, "`patch_sizes` must be one or more different sizes"),
         (None, {"patch_sizes": (-1,)}, "`patch_sizes` must be in"),
-        (None, {"resolution": 0}, "`resolution` must be in"),
+        (None, {"n_pixels": 4}, "`n_pixels` must be at least 5"),
         (None, {"n_neighbors": 14}, "needs at least 15 spots"),
         (None, {"n_neighbors": -1}, "`n_neighbors` must be at least 0"),
         (None, {"batch_size": 0}, "`batch_size` must be at least 1"),

@@ -46,7 +46,7 @@ def test_sizes_are_in_the_unit_of_pixels(image):
     np.testing.assert_array_equal(in_micrometres, in_pixels)
 
 
-def test_resampled_patches_have_pixels_of_the_resolution(image):
+def test_resampled_patches_have_so_many_pixels(image):
     """Magnification does not matter: an image of twice the pixels gives, resampled, nearly the same patches."""
     smooth = np.kron(image[:30, :30], np.ones((8, 8, 1), dtype=np.uint8))
     twice = np.kron(smooth, np.ones((2, 2, 1), dtype=np.uint8))
@@ -57,35 +57,55 @@ def test_resampled_patches_have_pixels_of_the_resolution(image):
         seen.append(patches)
         return mean_colour(patches)
 
-    stream_features([section(smooth, xy)], keep, [64.0], resolution=2.0)
-    stream_features([section(twice, xy * 2, pixel_size=0.5)], keep, [64.0], resolution=2.0)
+    stream_features([section(smooth, xy)], keep, [64.0], n_pixels=32)
+    stream_features([section(twice, xy * 2, pixel_size=0.5)], keep, [64.0], n_pixels=32)
     assert seen[0].shape == seen[1].shape == (2, 32, 32, 3)
     np.testing.assert_allclose(seen[0], seen[1], atol=0.15)
     assert np.corrcoef(seen[0].ravel(), seen[1].ravel())[0, 1] > 0.98
 
 
+def test_larger_patches_are_as_coarse_as_the_smallest_needs(image):
+    seen = []
+
+    def keep(patches):
+        seen.append(patches.shape)
+        return mean_colour(patches)
+
+    stream_features([section(image, np.array([[100.0, 90.0]]))], keep, [48.0, 24.0])
+    assert seen == [(1, 24, 24, 3), (1, 24, 24, 3)]
+
+
 @pytest.mark.parametrize(
-    ("sizes", "resolution", "message"),
+    ("sizes", "message"),
     [
-        ([20.0, 261.0], None, "260 x 300 pixels .* is smaller than a patch of 261, which has 261 pixels a side"),
-        ([4.0, 50.0], None, "a patch of 4 has 4 pixels a side in the image of section 'a', at least 5"),
-        ([50.0], 20.0, "a patch of 50 has 3 pixels a side"),
+        ([20.0, 261.0], "260 x 300 pixels .* is smaller than a patch of 261, which has 261 pixels a side"),
+        ([4.0, 50.0], "a patch of 4 has 4 pixels a side in the image of section 'a', at least 5"),
     ],
 )
-def test_sides_that_cannot_be(image, sizes, resolution, message):
+def test_sides_that_cannot_be(image, sizes, message):
     with pytest.raises(ValueError, match=message):
-        check_sides(section(image, np.ones((1, 2)), name="a"), sizes, resolution)
+        check_sides(section(image, np.ones((1, 2)), name="a"), sizes)
+
+
+def test_means_of_neighbours_are_appended(image):
+    xy = np.random.default_rng(1).uniform(40, 220, size=(9, 2))
+    neighbors = np.random.default_rng(2).integers(0, 9, size=(9, 4))
+    names, values = stream_features([section(image, xy)], mean_colour, [10.0], neighbors=neighbors, batch_size=2)
+    assert names == ["p10_R", "p10_G", "p10_B", "nb_p10_R", "nb_p10_G", "nb_p10_B"]
+    for i in range(9):
+        np.testing.assert_allclose(values[i, 3:], values[neighbors[i], :3].mean(axis=0), atol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_number_of_spots(image):
     def peak(n_obs: int) -> int:
         slide = section(image, np.random.default_rng(0).uniform(0, 260, size=(n_obs, 2)))
+        neighbors = np.random.default_rng(0).integers(0, n_obs, size=(n_obs, 6))
         tracemalloc.start()
-        _, values = stream_features([slide], mean_colour, [64.0, 128.0], batch_size=8)
+        _, values = stream_features([slide], mean_colour, [32.0, 64.0], neighbors=neighbors, batch_size=8)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most - values.nbytes
 
     peak(16)
-    few, many = peak(64), peak(2000)
-    assert many < few + 100_000  # a batch of patches is 2 MB, all of them are 500 MB
+    few, many = peak(64), peak(600)
+    assert many < few + 20_000  # all patches together are 37 MB

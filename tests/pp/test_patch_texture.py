@@ -31,8 +31,6 @@ def test_colours_and_stains(patch):
     for name, values in [("R", patch[..., 0]), ("B", patch[..., 2]), ("H", stains[..., 0]), ("E", stains[..., 1])]:
         assert found[f"{name}_mean"] == pytest.approx(values.mean(), abs=1e-6)
         assert found[f"{name}_sd"] == pytest.approx(values.std(), abs=1e-6)
-        assert found[f"{name}_q10"] == pytest.approx(np.quantile(values, 0.1), abs=1e-6)
-        assert found[f"{name}_q90"] == pytest.approx(np.quantile(values, 0.9), abs=1e-6)
 
 
 def test_stains_are_separated():
@@ -52,7 +50,7 @@ def test_binary_patterns(patch):
     codes = local_binary_pattern(np.round(rgb2gray(patch) * 255).astype(np.uint8), 8, 4, method="uniform")
     found = describe_patch(patch)
     for code in range(10):
-        assert found[f"grey_lbp4_{code}"] == pytest.approx((codes == code).mean())
+        assert found[f"grey_lbp_{code}"] == pytest.approx((codes == code).mean())
 
 
 def test_cooccurrence(patch):
@@ -100,19 +98,11 @@ def test_gradient_of_a_ramp():
     assert found["grey_gradient1_mean"] == pytest.approx(0.005, rel=0.05)
 
 
-def test_coherence_of_stripes_and_of_noise():
-    x, y = np.meshgrid(np.arange(96), np.arange(96))
-    for direction in (x, y, (x + y) / np.sqrt(2)):
-        assert describe_patch(grey(0.5 + 0.3 * np.sin(direction / 2)))["grey_coherence2"] > 0.9
-    noise = np.random.default_rng(0).random((96, 96))
-    assert describe_patch(grey(noise))["grey_coherence2"] < 0.6
-
-
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_and_smallest_patches_are_finite(value):
     found = describe_patch(np.full((5, 5, 3), value))
     assert np.isfinite(list(found.values())).all()
-    assert found["grey_gradient1_mean"] == found["grey_coherence2"] == 0
+    assert found["grey_gradient1_mean"] == found["grey_contrast1"] == 0
 
 
 def test_batches_are_patches_one_by_one(patch):

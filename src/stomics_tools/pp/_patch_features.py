@@ -21,11 +21,10 @@ from stomics_tools._validate import (
     check_number,
     check_obs_names,
 )
-from stomics_tools.data._graphs import check_batch_sizes, spatial_knn
-from stomics_tools.pp._patch_stream import Describe, check_sides, stream_features
+from stomics_tools.data._graphs import spatial_knn
+from stomics_tools.pp._patch_stream import SMALLEST, Describe, check_sides, stream_features
 from stomics_tools.pp._patch_texture import HANDCRAFTED, describe_patches
 from stomics_tools.pp._slide_lookup import match_slides
-from stomics_tools.pp._smooth import smooth_features
 
 
 def patch_features(
@@ -35,9 +34,9 @@ def patch_features(
     spatial_key: str = _keys.SPATIAL,
     section_key: str | None = None,
     scale: float | Mapping[str, float] | None = None,
-    patch_sizes: Sequence[float] = (112.0, 224.0),
+    patch_sizes: Sequence[float] = (160.0, 320.0),
     pixel_size: float | Mapping[str, float] = 1.0,
-    resolution: float | None = None,
+    n_pixels: int | None = None,
     encoder: str | Callable[..., Any] | None = None,
     weights: str | Path | None = None,
     n_neighbors: int = 6,
@@ -49,7 +48,7 @@ def patch_features(
     """Features of square patches of a histology image around each spot.
 
     By default they are computed without any trained weights: colours, densities of the stains of H&E, nuclei-like
-    areas and texture, several hundred named columns. A pretrained network can take their place.
+    areas and texture, more than three hundred named columns. A pretrained network can take their place.
 
     Parameters
     ----------
@@ -74,9 +73,10 @@ def patch_features(
         Sides of the patches, in pixels of full resolution; in micrometres if `pixel_size` is in micrometres.
     pixel_size
         Side of a pixel of full resolution in the unit of `patch_sizes`, or a mapping of section to that.
-    resolution
-        Resample patches to pixels of this side, in the unit of `patch_sizes`. Texture of slides that were scanned at
-        different magnifications can be compared only with this and with `pixel_size`. Default: pixels of `image`.
+    n_pixels
+        Resample patches of all sizes to so many pixels a side. Default: those that the smallest patch has, so that
+        larger patches show coarser texture. Slides scanned at different magnifications can be compared if both
+        `pixel_size` and `n_pixels` are given.
     encoder
         ``None`` for the handcrafted features; a callable from a float32 tensor ``(n, 3, side, side)`` in [0, 1] to a
         tensor or array ``(n, d)``, such as a torch module; ``"timm:<model>"`` or ``"open_clip:<model>"``, which need
@@ -100,8 +100,10 @@ def patch_features(
     The copy if `copy`, else ``None``. Written are:
 
     ``obsm[key_added]``
-        float32 data frame ``(n_obs, n_features)``. Columns are named ``p<patch size>_<feature>``, those of the
-        neighbours ``nb_p<patch size>_<feature>``.
+        float32 ``(n_obs, n_features)``. The handcrafted features are a data frame, its columns named
+        ``p<patch size>_<feature>``, those of the neighbours ``nb_p<patch size>_<feature>``. The features of an encoder,
+        which have no names, are an array (h5ad files do not hold data frames of several thousand columns), patch size
+        after patch size, then those of the neighbours.
     ``uns[key_added]["params"]``
         The settings; ``encoder`` is ``"handcrafted"`` or the name of the encoder.
 
@@ -127,8 +129,8 @@ def patch_features(
     sizes = [check_number(size, argument="patch_sizes", low=0, open_low=True) for size in patch_sizes]
     if not sizes or len(set(sizes)) < len(sizes):
         raise ValueError(f"`patch_sizes` must be one or more different sizes, found {list(patch_sizes)}.")
-    if resolution is not None:
-        check_number(resolution, argument="resolution", low=0, open_low=True)
+    if n_pixels is not None:
+        check_integer(n_pixels, argument="n_pixels", minimum=SMALLEST)
     check_key(spatial_key, adata.obsm.keys(), argument="spatial_key", where="adata.obsm")
     xy = check_coordinates(adata.obsm[spatial_key], argument="spatial_key", where=f"adata.obsm[{spatial_key!r}]")
     if xy.shape[1] != 2:
@@ -142,11 +144,12 @@ def patch_features(
         codes, names = check_categories(
             adata.obs[section_key], argument="section_key", where=f"adata.obs[{section_key!r}]"
         )
+    neighbors = None
     if n_neighbors:
-        check_batch_sizes(adata.n_obs, codes, n_neighbors)
+        neighbors = spatial_knn(xy, n_neighbors, codes).indices.reshape(adata.n_obs, n_neighbors)
     sections = match_slides(adata, image, xy, codes, names, scale=scale, pixel_size=pixel_size)
     for section in sections:
-        check_sides(section, sizes, resolution)
+        check_sides(section, sizes)
     encoder_name = HANDCRAFTED
     describe: Describe = describe_patches
     if encoder is not None or weights is not None:
@@ -159,22 +162,21 @@ def patch_features(
         sections,
         describe,
         sizes,
-        resolution=resolution,
+        n_pixels=n_pixels,
+        neighbors=neighbors,
         batch_size=batch_size,
         show_progress_bar=show_progress_bar,
     )
-    if n_neighbors:
-        graph = spatial_knn(xy, n_neighbors, codes)
-        values = np.hstack([values, smooth_features(values, graph, include_self=False).astype(np.float32)])
-        columns = [*columns, *(f"nb_{column}" for column in columns)]
-
     adata = adata.copy() if copy else adata
-    adata.obsm[key_added] = pd.DataFrame(values, index=adata.obs_names, columns=columns)
+    named = encoder is None
+    adata.obsm[key_added] = (
+        pd.DataFrame(values, index=adata.obs_names, columns=columns, copy=False) if named else values
+    )
     params = {
         "encoder": encoder_name,
         "weights": None if weights is None else str(weights),
         "patch_sizes": sizes,
-        "resolution": resolution,
+        "n_pixels": n_pixels,
         "n_neighbors": n_neighbors,
         "spatial_key": spatial_key,
         "section_key": section_key,

@@ -7,20 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 from skimage.color import rgb2gray, rgb2hed
-from skimage.feature import (
-    graycomatrix,
-    graycoprops,
-    local_binary_pattern,
-)
+from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from skimage.filters import threshold_otsu
 
 HANDCRAFTED = "handcrafted"
 """What is recorded as the encoder of these features."""
 
 _REACH = 4  # pixels, the largest radius or distance of a texture
-_QUANTILES = (10, 25, 50, 75, 90)
-_LBP_RADII = (1, _REACH)
-_LBP_POINTS = 8
+_LBP_POINTS = 8  # on a circle of radius _REACH
 _GLCM_DISTANCES = (1, _REACH)
 _GLCM_ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)
 _GLCM_LEVELS = 32
@@ -43,11 +37,11 @@ def describe_patch(rgb: np.ndarray) -> dict[str, float]:
 
     Returns
     -------
-    Of each colour channel ``R``, ``G``, ``B`` and each density of haematoxylin, eosin and the residual stain (fixed
-    matrix of Ruifrok and Johnston, 2001) the mean, standard deviation and five quantiles; the share of white; share,
+    Of each colour channel ``R``, ``G``, ``B`` and each density of haematoxylin ``H``, eosin ``E`` and the residual
+    stain ``D`` (fixed matrix of Ruifrok and Johnston, 2001) mean and standard deviation; the share of white; share,
     number, size and density of nuclei-like areas; of grey and of haematoxylin the energy in eight bands of scale, the
-    size and direction of gradients, histograms of local binary patterns (Ojala et al., 2002) and properties of
-    co-occurrence matrices (Haralick et al., 1973).
+    size of gradients at three scales, and properties of co-occurrence matrices (Haralick et al., 1973); of grey the
+    histogram of local binary patterns (Ojala et al., 2002).
     """
     rgb = np.asarray(rgb, dtype=np.float32)
     grey = rgb2gray(rgb)
@@ -74,11 +68,9 @@ def describe_patches(patches: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 def _distributions(names: str, channels: np.ndarray) -> Iterator[tuple[str, float]]:
     values = channels.reshape(-1, len(names))
-    quantiles = np.percentile(values, _QUANTILES, axis=0)
     for i, name in enumerate(names):
         yield f"{name}_mean", float(values[:, i].mean())
         yield f"{name}_sd", float(values[:, i].std())
-        yield from ((f"{name}_q{q}", float(quantiles[j, i])) for j, q in enumerate(_QUANTILES))
 
 
 def _nuclei(haematoxylin: np.ndarray) -> Iterator[tuple[str, float]]:
@@ -98,7 +90,7 @@ def _nuclei(haematoxylin: np.ndarray) -> Iterator[tuple[str, float]]:
 
 
 def _scales(plane: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Energy and gradients at each scale: log standard deviation of the band, mean and deviation of the gradient."""
+    """Energy and gradients at each scale: log standard deviation of the band, mean and deviation of gradients."""
     fine, blur = plane, 0.0
     for sigma in _SIGMAS:
         coarse = ndimage.gaussian_filter(fine, np.sqrt(sigma**2 - blur**2))
@@ -108,24 +100,13 @@ def _scales(plane: np.ndarray) -> Iterator[tuple[str, float]]:
             size = np.hypot(dy, dx)
             yield f"gradient{sigma:g}_mean", float(size.mean())
             yield f"gradient{sigma:g}_sd", float(size.std())
-            yield f"coherence{sigma:g}", _coherence(dy, dx, round(4 * sigma))
         fine, blur = coarse, sigma
 
 
-def _coherence(dy: np.ndarray, dx: np.ndarray, window: int) -> float:
-    """How far gradients share one direction within a `window`, from 0 to 1, mean over the patch.
-
-    Difference over sum of the eigenvalues of the structure tensor (Bigün and Granlund, 1987).
-    """
-    yy, xx, yx = (ndimage.uniform_filter(product, window) for product in (dy * dy, dx * dx, dy * dx))
-    return float((np.hypot(yy - xx, 2 * yx) / (yy + xx + 1e-8)).mean())
-
-
 def _binary_patterns(grey: np.ndarray) -> Iterator[tuple[str, float]]:
-    for radius in _LBP_RADII:
-        codes = local_binary_pattern(grey, _LBP_POINTS, radius, method="uniform").astype(int)
-        share = np.bincount(codes.ravel(), minlength=_LBP_POINTS + 2) / codes.size
-        yield from ((f"lbp{radius}_{code}", float(value)) for code, value in enumerate(share))
+    codes = local_binary_pattern(grey, _LBP_POINTS, _REACH, method="uniform").astype(int)
+    share = np.bincount(codes.ravel(), minlength=_LBP_POINTS + 2) / codes.size
+    yield from ((f"lbp_{code}", float(value)) for code, value in enumerate(share))
 
 
 def _cooccurrence(levels: np.ndarray) -> Iterator[tuple[str, float]]:
