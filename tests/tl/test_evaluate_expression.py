@@ -251,11 +251,16 @@ def test_var_st_by_name(adata, monkeypatch):
 
     monkeypatch.setattr(stomics_tools.model, "VARST", StandIn, raising=False)
     monkeypatch.setattr(StandIn, "calls", [])
-    methods = {"var_st": "var_st", "tiny": {"size": "tiny", "train": {"epochs": 1}}, "sk": Ridge()}
+    methods = {
+        "var_st": "var_st",
+        "tiny": {"size": "tiny", "setup": {"layer": "counts"}, "train": {"epochs": 1}},
+        "sk": Ridge(),
+    }
     table = st.tl.evaluate_expression(adata, methods, **ARGUMENTS, held_out=["a"], seeds=[3, 4], n_samples=4)
     keys = {"features_key": "X_features", "spatial_key": "spatial", "patient_key": "patient", "section_key": "section"}
     assert StandIn.calls[:2] == [keys, ("small", 3, None, 3)]
-    assert [call for call in StandIn.calls if call != keys][2:] == [("tiny", 3, None, 1), ("tiny", 4, None, 1)]
+    assert StandIn.calls[4:6] == [keys | {"layer": "counts"}, ("tiny", 3, None, 1)]
+    assert StandIn.calls[-1] == ("tiny", 4, None, 1)
     rows = table[(table["section"] == "all") & (table["min_counts"] == 100) & (table["seed"] == 3)].set_index("method")
     assert rows.loc["var_st", "pcc"] == pytest.approx(rows.loc["sk", "pcc"])
     assert (
@@ -285,6 +290,13 @@ def test_var_st_by_name(adata, monkeypatch):
 def test_bad_arguments(adata, changed, error, message):
     with pytest.raises(error, match=message):
         st.tl.evaluate_expression(adata, {"m": "training_mean"}, **{**ARGUMENTS, **changed})
+
+
+def test_coordinates_are_not_needed(adata):
+    del adata.obsm["spatial"]
+    recorder = Recorder()
+    st.tl.evaluate_expression(adata, {"m": recorder}, **ARGUMENTS, held_out=["a"])
+    assert set(recorder.seen[0][1].obsm) == {"X_features"}
 
 
 def test_bad_data(adata):

@@ -57,7 +57,8 @@ def evaluate_expression(
 
         - the name of a baseline: ``"training_mean"``, ``"pca_ridge"``, ``"knn_retrieval"``, ``"mlp"``,
           ``"gradient_boosting"``, ``"mfbp"``;
-        - ``"var_st"``, or a mapping of arguments of ``model.VARST``, ``"train"`` among them holding those of ``train``;
+        - ``"var_st"``, or a mapping of arguments of ``model.VARST``; ``"setup"`` and ``"train"`` among them hold further
+          ones of ``setup_anndata`` and of ``train``;
         - an estimator ``fit(X, Y)``, ``predict(X)`` over arrays, such as those of :mod:`stomics_tools.baselines` or of
           scikit-learn. Where they take ``groups`` they get the patients, or the sections of a single patient;
         - a model ``fit(train)``, ``predict(test)`` over AnnData with the normalised expression of the chosen genes in

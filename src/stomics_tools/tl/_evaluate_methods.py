@@ -88,7 +88,8 @@ class OverArrays:
 class VarST:
     """:class:`stomics_tools.model.VARST` as an :class:`ExpressionModel`.
 
-    `arguments` are those of its constructor; ``"train"`` among them holds those of ``train``.
+    `arguments` are those of its constructor; ``"setup"`` and ``"train"`` among them hold further ones of
+    ``setup_anndata`` and of ``train``.
     """
 
     seed = 0
@@ -96,18 +97,19 @@ class VarST:
     def __init__(self, keys: Keys, arguments: Mapping[str, Any]) -> None:
         self._keys = keys
         self._arguments = dict(arguments)
+        self._setup = dict(self._arguments.pop("setup", {}))
         self._train = dict(self._arguments.pop("train", {}))
 
     def fit(self, train: AnnData) -> None:
         model = import_module("stomics_tools.model").VARST  # brings torch
         keys = self._keys
-        model.setup_anndata(
-            train,
-            features_key=keys.features,
-            spatial_key=keys.spatial if keys.spatial in train.obsm else None,
-            patient_key=keys.patient,
-            section_key=keys.section,
-        )
+        found = {
+            "features_key": keys.features,
+            "spatial_key": keys.spatial if keys.spatial in train.obsm else None,
+            "patient_key": keys.patient,
+            "section_key": keys.section,
+        }
+        model.setup_anndata(train, **{**found, **self._setup})
         self._model = model(train, **self._arguments)
         self._model.train(**{"seed": self.seed, "key_added": None, **self._train})
 
