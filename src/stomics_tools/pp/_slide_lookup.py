@@ -138,6 +138,6 @@ def _check_positions(xy: np.ndarray, shape: tuple[int, int], scale: float | None
     if scale is None and len(xy) > 1 and (high < _CORNER * size).all():
         raise ValueError(
             f"`{argument}`: all {len(xy)} spots lie in one corner of the image: {found}. If coordinates are of another "
-            f"resolution, give `scale`, pixels of the image per unit of coordinates: probably somewhat below "
-            f"{fitting:.3g}. If they are right, say so by `scale=1`."
+            f"resolution, give `scale`, pixels of the image per unit of coordinates: at most "
+            f"{fitting:.3g}, and not much less if the spots cover the image. If they are right, say so by `scale=1`."
         )
