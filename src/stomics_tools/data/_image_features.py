@@ -36,11 +36,11 @@ def read_features(
     names = _table_names(adata) if in_table else None
     if isinstance(raw, pd.DataFrame):
         names = tuple(raw.columns.astype(str))
-    values = dense_matrix(raw, argument="features_key", where=where)
+    values = dense_matrix(raw, argument="features_key", where=where, own=False)
     encoder = _encoder(adata, key)
     if state is not None:
         _check_same_features(values.shape[1], names, encoder, state)
-    bad = ~np.isfinite(values).all(axis=1)
+    bad = _not_finite(values)
     if bad.any():
         raise ValueError(
             f"`features_key`: {int(bad.sum())} rows of `{where}` hold NaN or infinite features "
@@ -49,6 +49,12 @@ def read_features(
     if state is None and (values == values[:1]).all():
         raise ValueError(f"`features_key`: `{where}` is constant (every spot has the same values). Name another array.")
     return values, names, encoder
+
+
+def _not_finite(values: np.ndarray, block: int = 4096) -> np.ndarray:
+    """Rows with NaN or infinite values, found block by block: a slide may hold more than fits in memory twice."""
+    starts = range(0, len(values), block)
+    return np.concatenate([~np.isfinite(values[start : start + block]).all(axis=1) for start in starts])
 
 
 def _check_feature_table(adata: AnnData, key: str, state: Mapping[str, Any]) -> None:

@@ -12,8 +12,10 @@ from scipy import sparse
 
 
 @np.errstate(over="ignore")
-def dense_matrix(raw: Any, *, argument: str, where: str) -> np.ndarray:
-    """Return an array, sparse matrix or DataFrame, in memory or backed by a file, as a float32 array of its own.
+def dense_matrix(raw: Any, *, argument: str, where: str, own: bool = True) -> np.ndarray:
+    """Return an array, sparse matrix or DataFrame, in memory or backed by a file, as a float32 array.
+
+    It is one of its own, or without `own` the given array itself where that is float32 already: not to be written.
 
     Raises ``ValueError`` unless it is numeric, has two dimensions and holds values. Values too large for float32 become
     infinite.
@@ -33,7 +35,7 @@ def dense_matrix(raw: Any, *, argument: str, where: str) -> np.ndarray:
             f"`{argument}`: `{where}` must be a numeric array with two dimensions that holds values, "
             f"found shape {values.shape} and dtype {values.dtype}."
         )
-    return np.array(values, dtype=np.float32, order="C")
+    return np.array(values, dtype=np.float32, order="C", copy=True if own else None)
 
 
 def first_row(adata: AnnData, rows: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """Models in the manner of scvi-tools."""
 
 from stomics_tools.model.praga_spike import PRAGASpike
+from stomics_tools.model.var_st import VARST
 
-__all__ = ["PRAGASpike"]
+__all__ = ["PRAGASpike", "VARST"]

@@ -2,7 +2,18 @@
 
 from stomics_tools.train._checkpoint import EpochCheckpoint, read_checkpoint
 from stomics_tools.train._history import History, history_tables
+from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
 from stomics_tools.train._plan import FullBatchPlan, Scheduler
 from stomics_tools.train._runner import fit
 
-__all__ = ["EpochCheckpoint", "FullBatchPlan", "History", "Scheduler", "fit", "history_tables", "read_checkpoint"]
+__all__ = [
+    "EpochCheckpoint",
+    "FullBatchPlan",
+    "History",
+    "MiniBatchPlan",
+    "Scheduler",
+    "fit",
+    "history_tables",
+    "read_checkpoint",
+    "row_batches",
+]

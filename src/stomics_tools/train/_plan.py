@@ -1,4 +1,4 @@
-"""Training on all spots at once."""
+"""Plans of training: on all spots at once, or on batches of them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,78 @@ from torch.utils.data import DataLoader
 Scheduler = Literal["cosine", "plateau"]
 
 
-class FullBatchModule(Protocol):
-    """What :class:`FullBatchPlan` asks of a module."""
+class LossModule(Protocol):
+    """What a plan asks of a module."""
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars of one step by name; ``"train_loss"`` is minimised."""
         ...
 
 
-class FullBatchPlan(pl.LightningModule):
-    """One optimiser step an epoch, on the whole of the data.
+class Plan(pl.LightningModule):
+    """What all plans share: losses that must stay finite, and checkpoints from which a run goes on exactly.
 
     Parameters
     ----------
     module
-        With a method ``losses``, see :class:`FullBatchModule`.
+        With a method ``losses``, see :class:`LossModule`.
     make_optimizer
         Parameters to optimiser.
+    meta
+        Plain values written into checkpoints: what a resumed run must agree with.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        meta: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._make_optimizer = make_optimizer
+        self._meta = meta
+        self._restored_rng: Tensor | None = None
+
+    def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and the values of all losses."""
+        losses = self.module.losses(batch)  # type: ignore[operator]
+        values = {name: value.detach() for name, value in losses.items()}
+        if not math.isfinite(float(values["train_loss"])):
+            raise FloatingPointError(
+                f"The training loss became {float(values['train_loss'])} in epoch {self.current_epoch}. "
+                "Lower `lr`, set `clip_grad`, or scale the features."
+            )
+        return losses["train_loss"], values
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run is checked against, and the state of torch's generator."""
+        checkpoint["stomics_tools"] = self._meta
+        checkpoint["torch_rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the generator of the checkpoint for the start of training."""
+        self._restored_rng = checkpoint["torch_rng"]
+
+    def on_train_start(self) -> None:
+        """Take up the generator where an interrupted run left it."""
+        if self._restored_rng is not None:
+            torch.set_rng_state(self._restored_rng.cpu())
+
+
+class FullBatchPlan(Plan):
+    """One optimiser step an epoch, on the whole of the data.
+
+    Parameters
+    ----------
+    module, make_optimizer, meta
+        See :class:`Plan`.
     scheduler
         ``"cosine"`` to zero over `max_epochs`, ``"plateau"`` on the training loss (factor 0.5 after 10 epochs
         without gain), or none.
     max_epochs
         Length of the cosine.
-    meta
-        Plain values written into checkpoints: what a resumed run must agree with.
     """
 
     def __init__(
@@ -49,30 +97,20 @@ class FullBatchPlan(pl.LightningModule):
         max_epochs: int,
         meta: dict[str, Any],
     ) -> None:
-        super().__init__()
-        self.module = module
-        self._make_optimizer = make_optimizer
+        super().__init__(module, make_optimizer, meta=meta)
         self._scheduler = scheduler
         self._max_epochs = max_epochs
-        self._meta = meta
         self.last_losses: dict[str, Tensor] = {}
         self._on_device: Any = None
-        self._restored_rng: Tensor | None = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Losses of one step, logged by their names."""
-        losses = self.module.losses(batch)  # type: ignore[operator]
-        values = {name: value.detach() for name, value in losses.items()}
-        if not math.isfinite(float(values["train_loss"])):
-            raise FloatingPointError(
-                f"The training loss became {float(values['train_loss'])} in epoch {self.current_epoch}. "
-                "Lower `lr`, set `clip_grad`, or scale the features."
-            )
+        loss, values = self._losses(batch)
         self.last_losses = values
         # Logging through Lightning takes longer than a step on a small slice: what only loggers read goes to them only.
         logged = values if self.trainer.loggers else {"train_loss": values["train_loss"]}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
-        return losses["train_loss"]
+        return loss
 
     def configure_optimizers(self) -> Any:
         """Optimiser and scheduler in Lightning's form."""
@@ -102,20 +140,6 @@ class FullBatchPlan(pl.LightningModule):
         if self._on_device is None:
             self._on_device = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return self._on_device
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run is checked against, and the state of torch's generator."""
-        checkpoint["stomics_tools"] = self._meta
-        checkpoint["torch_rng"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the generator of the checkpoint for the start of training."""
-        self._restored_rng = checkpoint["torch_rng"]
-
-    def on_train_start(self) -> None:
-        """Take up the generator where an interrupted run left it."""
-        if self._restored_rng is not None:
-            torch.set_rng_state(self._restored_rng.cpu())
 
     @staticmethod
     def loader(batch: Any) -> DataLoader:

@@ -89,6 +89,7 @@ def _quiet() -> Iterator[None]:
                 ".*does not have many workers.*",
                 ".*The number of training batches.*",
                 ".*callbacks used to create the checkpoint.*",
+                ".*in eval mode at the start of training.*",
             ):
                 warnings.filterwarnings("ignore", message=message)
             yield

@@ -112,11 +112,23 @@ class LazySlidePredictor:
         return dict(zip(self.model.gene_names, values, strict=True))
 
     def to(self, device: Any) -> LazySlidePredictor:
-        """Do nothing: the model predicts where it was trained or loaded."""
+        """Do nothing: the model predicts where it was trained or loaded.
+
+        Parameters
+        ----------
+        device
+            Of no effect.
+        """
         return self
 
     def get_transform(self) -> None:
         """There is no transform of images, since features are the input."""
 
     def try_compile(self, **kwargs: Any) -> None:
-        """Do nothing: the model is used as it is."""
+        """Do nothing: the model is used as it is.
+
+        Parameters
+        ----------
+        kwargs
+            Of no effect.
+        """

@@ -1,0 +1,5 @@
+"""VARST: gene expression from histology."""
+
+from stomics_tools.model.var_st._model import VARST
+
+__all__ = ["VARST"]

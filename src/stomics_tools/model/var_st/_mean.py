@@ -1,0 +1,115 @@
+"""The mean head: expression expected given the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class EnsembleLinear(nn.Module):
+    """A linear layer for each member of an ensemble, ``(n_members, b, n_in)`` to ``(n_members, b, n_out)``."""
+
+    def __init__(self, n_members: int, n_in: int, n_out: int, *, zero: bool = False) -> None:
+        super().__init__()
+        bound = 0.0 if zero else n_in**-0.5
+        self.weight = nn.Parameter(torch.empty(n_members, n_in, n_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_members, 1, n_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Every member its own map."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleNorm(nn.Module):
+    """Layer normalisation with a gain and a bias for each member."""
+
+    def __init__(self, n_members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(n_members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n_members, b, width)`` to the same."""
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
+class MeanHead(nn.Module):
+    """Perceptrons that predict expression from the condition.
+
+    Some are trained on all spots, and their mean is the prediction. For each fold one more is trained on the spots of
+    the other folds: what these say of the fold is what the model says of tissue that it has not seen, so that residuals
+    are honest and the transformer learns from conditions as it meets them later.
+
+    Parameters
+    ----------
+    n_inputs, n_genes
+        Widths.
+    n_members
+        Perceptrons trained on all spots.
+    n_folds
+        Folds of the training data.
+    width
+        Of the two hidden layers.
+    dropout
+        Of the hidden layers; of the inputs two thirds of it.
+    """
+
+    def __init__(
+        self, n_inputs: int, n_genes: int, *, n_members: int, n_folds: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.n_members, self.n_folds = n_members, n_folds
+        total = n_members + n_folds
+        self.layers = nn.Sequential(
+            nn.Dropout(dropout * 2 / 3),
+            EnsembleLinear(total, n_inputs, width),
+            EnsembleNorm(total, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            EnsembleLinear(total, width, width),
+            EnsembleNorm(total, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            EnsembleLinear(total, width, n_genes, zero=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean of the members trained on all spots: ``(b, n_inputs)`` to ``(b, n_genes)``."""
+        return self._every(x)[: self.n_members].mean(0)
+
+    def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
+        """Prediction of every spot by the member that was not trained on its `fold` ``(b,)``: ``(b, n_genes)``."""
+        return self._every(x)[self.n_members + fold, torch.arange(len(x), device=x.device)]
+
+    def loss(self, x: Tensor, y: Tensor, measured: Tensor, fold: Tensor, *, mixup: float) -> Tensor:
+        """Squared error per gene and member, on mixtures of two spots (Zhang et al. 2018).
+
+        A mixture counts for the members that may see both of its spots.
+
+        Parameters
+        ----------
+        x
+            ``(b, n_inputs)``.
+        y, measured
+            Standardised expression, zero where `measured` (0 or 1) is 0: ``(b, n_genes)``.
+        fold
+            int64 ``(b,)``.
+        mixup
+            Both parameters of the Beta distribution of the shares; 0 for no mixture.
+        """
+        other = torch.randperm(len(x), device=x.device)
+        share = x.new_ones(len(x), 1)
+        if mixup > 0:
+            share = torch.distributions.Beta(mixup, mixup).sample((len(x), 1)).to(x)
+        seen = torch.ones(self.n_members + self.n_folds, len(x), 1, device=x.device)
+        rows = torch.arange(len(x), device=x.device)
+        seen[self.n_members + fold, rows] = 0
+        if mixup > 0:
+            seen[self.n_members + fold[other], rows] = 0
+        weight = seen * (measured * measured[other] if mixup > 0 else measured)
+        target = share * y + (1 - share) * y[other]
+        error = (self._every(share * x + (1 - share) * x[other]) - target).square() * weight
+        return (error.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
+
+    def _every(self, x: Tensor) -> Tensor:
+        return self.layers(x.expand(self.n_members + self.n_folds, -1, -1))

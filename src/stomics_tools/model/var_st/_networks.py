@@ -1,0 +1,106 @@
+"""The networks of VARST and the data they are made for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stomics_tools.data import ImageSpec, ImageSpots, log_cp10k, looks_like_counts, read_image_spots
+from stomics_tools.model._base import SpatialModel
+from stomics_tools.model.var_st._folds import Folds, make_folds
+from stomics_tools.model.var_st._gene_tree import fitting_scales, gene_tree, ordered_tree
+from stomics_tools.model.var_st._inputs import Inputs, n_inputs
+from stomics_tools.model.var_st._module import MAX_LANDMARKS, VarSTModule
+from stomics_tools.model.var_st._settings import VarSTSettings
+
+
+class VarSTNetworks(SpatialModel):
+    """Data as the networks of :class:`~stomics_tools.model.VARST` take them, and new networks for data."""
+
+    module: VarSTModule
+    _settings: VarSTSettings
+    _spec: ImageSpec
+
+    def _read(self, adata: Any = None, *, expression: bool) -> ImageSpots:
+        """Spots of `adata`, by default of the object of setup; nothing is written to it."""
+        data = self.adata if adata is None else adata
+        if data is None:
+            raise ValueError("`adata`: this model was loaded without data. Give the object to work on.")
+        return read_image_spots(data, self._spec, expression=expression, state=self._state)
+
+    def _expression(self, spots: ImageSpots) -> tuple[np.ndarray, np.ndarray | None]:
+        """Expression as the networks take it, log-normalised if it is counts, and the counts."""
+        values = spots.expression
+        assert values is not None
+        if looks_like_counts(values):
+            return log_cp10k(values), values
+        if self._settings.likelihood == "nb":
+            layer = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
+            raise ValueError(
+                f"`likelihood='nb'` needs counts, found other values in `{layer}` (whole numbers, not negative, some "
+                "above 20, are counts). Name the layer that holds the raw counts, or set `likelihood='normal'`."
+            )
+        return values, None
+
+    def _inputs(self, spots: ImageSpots) -> Inputs:
+        return Inputs(
+            spots.features,
+            self.module.scaling,
+            spots.covariates,
+            spots.coordinates,
+            spots.section,
+            n_neighbors=self._settings.n_neighbors,
+            use_coordinates=self._settings.use_coordinates,
+        )
+
+    def _make_module(self, n_folds: int, n_landmarks: int, tree: Tensor) -> VarSTModule:
+        state, s = self._state, self._settings
+        widths = sum(
+            len(covariate["categories"]) if covariate["kind"] == "categorical" else 1
+            for covariate in state["covariates"]
+        )
+        return VarSTModule(
+            s,
+            tree,
+            n_features=state["n_features"],
+            n_inputs=n_inputs(
+                state["n_features"],
+                widths,
+                state["n_dims"] or 0,
+                n_neighbors=s.n_neighbors,
+                use_coordinates=s.use_coordinates,
+            ),
+            n_folds=n_folds,
+            n_landmarks=n_landmarks,
+        )
+
+    def _begin(self, spots: ImageSpots, folds: Folds, seed: int) -> None:
+        """New networks, with what is known of the training data before training: scales, means, the tree of genes."""
+        expression, _ = self._expression(spots)
+        mean, sd = np.nanmean(expression, axis=0), np.nanstd(expression, axis=0)
+        sd = np.where(sd > 1e-6, sd, 1.0)
+        scales = fitting_scales(self._settings.scales, expression.shape[1])
+        if self._settings.gene_tree == "correlation":
+            tree = gene_tree(np.nan_to_num((expression - mean) / sd), scales)
+        else:
+            tree = ordered_tree(expression.shape[1], scales)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
+        self.module.scaling.fit(spots.features)
+        for name, value in (("mean", mean), ("sd", sd), ("low", np.nanmin(expression, axis=0))):
+            getattr(self.module, f"gene_{name}").copy_(torch.as_tensor(value))
+
+    def _training_spots(self) -> tuple[ImageSpots, Folds]:
+        spots = self._read(expression=True)
+        return spots, make_folds(spots)
+
+    @torch.no_grad()
+    def _codes(self, x: Tensor, measured: Tensor, batch_size: int = 512) -> Tensor:
+        """Codes int64 ``(n_obs, n_tokens)`` of standardised expression."""
+        stage1 = self.module.stage1
+        pairs = zip(x.split(batch_size), measured.split(batch_size), strict=True)
+        return torch.cat([stage1.quantize(stage1.encode(a, b)).codes for a, b in pairs])

@@ -1,0 +1,96 @@
+"""Stage 1 by itself: how its codes are used, and files of it for other models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from stomics_tools import __version__
+from stomics_tools.model._files import read_model, write_model
+from stomics_tools.model.var_st._health import codebook_report
+from stomics_tools.model.var_st._module import MAX_LANDMARKS
+from stomics_tools.model.var_st._networks import VarSTNetworks
+
+_SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_context", "likelihood")
+
+
+class VarSTStage1(VarSTNetworks):
+    """What can be done with stage 1 of :class:`~stomics_tools.model.VARST` alone."""
+
+    _stage1_trained: bool = False
+
+    def codebook_report(self) -> pd.DataFrame:
+        """Use of the codes by the training spots: a row a scale and one for all scales.
+
+        Returns
+        -------
+        Columns ``n_tokens`` (codes seen), ``n_codes`` (in the vocabulary), ``usage`` (share of these that were seen),
+        ``perplexity`` (exponential of the entropy) and ``n_dead`` (codes never seen).
+        """
+        if not self._stage1_trained:
+            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
+        expression = torch.as_tensor(self._expression(self._read(expression=True))[0])
+        module = self.module.cpu()
+        return codebook_report(self._codes(*module.standardize(expression)), module.stage1)
+
+    def save_stage1(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+        """Save stage 1 alone, for other models of the same genes. See :meth:`save` for the arguments."""
+        if not self._stage1_trained:
+            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
+        write_model(dir_path, self._stage1_tensors(), self._stage1_meta(), overwrite=overwrite)
+
+    def load_stage1(self, dir_path: str | Path, *, seed: int = 0) -> None:
+        """Take stage 1 from a folder of :meth:`save_stage1` instead of training it. No code from it is run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is damaged, or of other genes, dimensions or data.
+        """
+        tensors, meta = read_model(dir_path)
+        if meta.get("model") != "VARST stage 1":
+            raise ValueError(f"`dir_path`: {str(dir_path)!r} holds a {meta.get('model')}, not a stage 1 of VARST.")
+        own = self._stage1_meta()
+        if meta["gene_names"] != own["gene_names"]:
+            missing = sorted(set(own["gene_names"]) - set(meta["gene_names"]))
+            what = f"without {len(missing)} of these ({missing[:3]})" if missing else "others or in another order"
+            raise ValueError(
+                f"`dir_path`: stage 1 in {str(dir_path)!r} is of {len(meta['gene_names'])} genes, {what}. Subset the "
+                "data to its genes, in its order, or train stage 1 on these."
+            )
+        for name in _SETTINGS:
+            if meta["settings"][name] != own["settings"][name]:
+                raise ValueError(
+                    f"`dir_path`: stage 1 in {str(dir_path)!r} has `{name}` {meta['settings'][name]!r}, this model "
+                    f"{own['settings'][name]!r}."
+                )
+        spots, folds = self._training_spots()
+        self._expression(spots)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), tensors["tree"])
+        self.module.scaling.fit(spots.features)
+        self.module.load_state_dict({**self.module.state_dict(), **tensors})
+        self.module.eval()
+        self._stage1_trained, self.is_trained_ = True, False
+        self._trained_on = spots.fingerprint()
+        self._train_args = {"stage1": "loaded", "seed": seed}
+
+    def _stage1_tensors(self) -> dict[str, Tensor]:
+        kept = ("stage1.", "tree", "gene_")
+        return {name: value for name, value in self.module.state_dict().items() if name.startswith(kept)}
+
+    def _stage1_meta(self) -> dict[str, Any]:
+        plain = self._settings.plain()
+        return {
+            "version": __version__,
+            "model": "VARST stage 1",
+            "gene_names": self._state["gene_names"],
+            "settings": {name: plain[name] for name in _SETTINGS},
+        }

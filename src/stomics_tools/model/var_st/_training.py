@@ -1,0 +1,340 @@
+"""The two-stage training of VARST."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stomics_tools import _validate
+from stomics_tools.data import ImageSpots
+from stomics_tools.model.var_st._folds import Folds
+from stomics_tools.model.var_st._kernel import KernelRidge
+from stomics_tools.model.var_st._module import MAX_LANDMARKS, Stage1, Stage2
+from stomics_tools.model.var_st._stage1 import VarSTStage1
+from stomics_tools.train import MiniBatchPlan, fit, read_checkpoint, row_batches
+
+logger = logging.getLogger("stomics_tools")
+
+Stage = Literal["both", 1, 2]
+_VISITS = 60_000
+_KERNEL = {"relative_width": 10.0, "penalty": 3.0}
+_KERNEL_SHARE = 1 / 3
+
+
+class VarSTTraining(VarSTStage1):
+    """Training of :class:`~stomics_tools.model.VARST`, stage by stage or in one call."""
+
+    _stage: Stage = "both"
+
+    def train(
+        self,
+        *,
+        stage1: Mapping[str, Any] | str | Path | None = None,
+        stage2: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        key_added: str | None = "var_st",
+        **fit_kwargs: Any,
+    ) -> None:
+        """Train both stages, or the one that :meth:`set_training_stage` chose, and write the results.
+
+        Parameters
+        ----------
+        stage1
+            Arguments of :meth:`train_stage1`, such as ``{"max_epochs": 150}``; or a folder of :meth:`save_stage1`
+            whose networks are taken instead of training.
+        stage2
+            Arguments of :meth:`train_stage2`.
+        seed
+            Of all random numbers; no global random state is touched.
+        checkpoint_dir
+            Folder for checkpoints, ``stage1/last.ckpt`` and ``stage2/last.ckpt``.
+        ckpt_path
+            Such a folder, of a run that was interrupted, to go on from; the result is that of an uninterrupted run.
+        key_added
+            Name of the results in the object of setup, see :meth:`~stomics_tools.model.VARST.write_results`; None for
+            no results.
+        **fit_kwargs
+            Of both stages: ``accelerator``, ``devices``, ``logger``, ``enable_progress_bar`` and what else
+            :class:`lightning.pytorch.Trainer` takes.
+        """
+        shared = {"seed": seed, **fit_kwargs}
+        resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(Path(ckpt_path))
+        folders = {1: None, 2: None}
+        if checkpoint_dir is not None:
+            folders = {stage: Path(checkpoint_dir) / f"stage{stage}" for stage in (1, 2)}  # type: ignore[misc]
+        if self._stage in ("both", 1) and resumed[2] is None:
+            if isinstance(stage1, str | Path):
+                self.load_stage1(stage1, seed=seed)
+            else:
+                where = {"checkpoint_dir": folders[1], "ckpt_path": resumed[1]}
+                self.train_stage1(**{**shared, **where, **(stage1 or {})})
+        if self._stage in ("both", 2):
+            where = {"checkpoint_dir": folders[2], "ckpt_path": resumed[2]}
+            self.train_stage2(**{**shared, **where, "key_added": key_added, **(stage2 or {})})
+
+    def set_training_stage(self, stage: Stage) -> None:
+        """Choose what :meth:`train` trains: ``1``, ``2`` or ``"both"``. Stage 1 is never changed by stage 2."""
+        _validate.check_option(stage, ["both", 1, 2], argument="stage")
+        self._stage = stage
+
+    def train_stage1(
+        self,
+        *,
+        max_epochs: int | None = None,
+        batch_size: int = 256,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-4,
+        clip_grad: float | None = 1.0,
+        patience: int | None = None,
+        seed: int = 0,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        **fit_kwargs: Any,
+    ) -> None:
+        """Train the auto-encoder of expression, on the object of setup.
+
+        Parameters
+        ----------
+        max_epochs
+            By default as many as show 60,000 spots to it, 10 to 150.
+        batch_size, lr, weight_decay, clip_grad
+            Spots of a step, largest learning rate of AdamW, its decay, and largest norm of the gradient.
+        patience
+            Stop when the training loss has not fallen for so many epochs.
+        seed, checkpoint_dir, ckpt_path
+            See :meth:`train`; checkpoints lie in `checkpoint_dir` itself.
+        **fit_kwargs
+            See :meth:`train`.
+        """
+        spots, folds = self._training_spots()
+        max_epochs = _epochs(max_epochs, spots.n_obs, 150)
+        self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
+        meta = self._meta(spots, seed, stage=1)
+        if ckpt_path is not None:
+            self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
+        self._begin(spots, folds, seed)
+        expression, counts = self._expression(spots)
+        x, measured = self.module.standardize(torch.as_tensor(expression))
+        tensors = {"expression": x, "measured": measured}
+        if self._settings.likelihood == "nb":
+            assert counts is not None
+            tensors["counts"] = torch.as_tensor(np.nan_to_num(counts))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module.stage1.initialise(x[:batch_size], measured[:batch_size])
+        self._fit(
+            Stage1(self.module),
+            tensors,
+            max_epochs,
+            batch_size,
+            lr,
+            weight_decay,
+            meta,
+            seed=seed,
+            patience=patience,
+            clip_grad=clip_grad,
+            checkpoint_dir=checkpoint_dir,
+            ckpt_path=ckpt_path,
+            **fit_kwargs,
+        )
+        self._stage1_trained = True
+        self.is_trained_ = False
+        self._trained_on = meta["data"]
+        self._train_args = {"stage1_epochs": max_epochs, "seed": seed}
+        report = self.codebook_report()
+        worst = report["perplexity"] / report[["n_codes", "n_tokens"]].min(axis=1)
+        if worst.min() < 0.1:
+            scale = str(worst.idxmin())
+            logger.warning(
+                "Scale %s uses its codes poorly (perplexity %.0f of %.0f). Train stage 1 longer, or lower `n_codes`.",
+                scale,
+                report["perplexity"][scale],
+                report["n_codes"][scale],
+            )
+
+    def train_stage2(
+        self,
+        *,
+        max_epochs: int | None = None,
+        batch_size: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        clip_grad: float | None = 1.0,
+        patience: int | None = None,
+        seed: int = 0,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        key_added: str | None = "var_st",
+        **fit_kwargs: Any,
+    ) -> None:
+        """Train the mean head and the transformer on the codes of stage 1, which stays as it is.
+
+        Parameters
+        ----------
+        max_epochs
+            By default as many as show 60,000 spots to it, 10 to 60.
+        batch_size, lr, weight_decay, clip_grad, patience, seed, checkpoint_dir, ckpt_path
+            See :meth:`train_stage1`.
+        key_added, **fit_kwargs
+            See :meth:`train`.
+
+        Raises
+        ------
+        RuntimeError
+            If stage 1 is not trained.
+        """
+        spots, folds = self._training_spots()
+        max_epochs = _epochs(max_epochs, spots.n_obs, 60)
+        self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
+        meta = self._meta(spots, seed, stage=2)
+        if ckpt_path is not None:
+            checkpoint = read_checkpoint(ckpt_path)
+            self._check_resumable(checkpoint["stomics_tools"], meta)
+            if not self._stage1_trained:  # a checkpoint of stage 2 holds stage 1
+                self._begin(spots, folds, seed)
+                Stage2(self.module).load_state_dict(
+                    {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
+                )
+        elif not self._stage1_trained:
+            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` or `load_stage1(folder)` first.")
+        elif meta["data"] != self._trained_on:
+            raise ValueError("The data changed since stage 1 was trained on them. Train it again.")
+        module = self.module
+        module.cpu().eval()
+        expression = torch.as_tensor(self._expression(spots)[0])
+        x, measured = module.standardize(expression)
+        inputs = self._inputs(spots).rows(np.arange(spots.n_obs))
+        fold = torch.as_tensor(folds.fold)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            smooth = self._fit_kernels(inputs, x, fold)
+        self._fit(
+            Stage2(module),
+            {"inputs": inputs, "expression": x, "measured": measured, "fold": fold, "codes": self._codes(x, measured)},
+            max_epochs,
+            batch_size,
+            lr,
+            weight_decay,
+            meta,
+            seed=seed,
+            patience=patience,
+            clip_grad=clip_grad,
+            checkpoint_dir=checkpoint_dir,
+            ckpt_path=ckpt_path,
+            **fit_kwargs,
+        )
+        self._weigh(inputs, x, measured, expression, smooth, folds)
+        self.is_trained_ = self._stage1_trained = True
+        self._trained_on = meta["data"]
+        self._train_args = {**self._train_args, "stage2_epochs": max_epochs, "folds": folds.kind, "seed": seed}
+        if key_added is not None:
+            self.write_results(key_added=key_added)
+
+    def write_results(self, adata: Any = None, *, key_added: str | None = None) -> None:
+        """See :class:`~stomics_tools.model.VARST`."""
+        raise NotImplementedError
+
+    def _check_stage(
+        self,
+        max_epochs: int,
+        batch_size: int,
+        lr: float,
+        weight_decay: float,
+        seed: int,
+        patience: int | None,
+        clip_grad: float | None,
+    ) -> None:
+        self._check_training(max_epochs, seed, patience, clip_grad)
+        _validate.check_integer(batch_size, argument="batch_size")
+        _validate.check_number(lr, argument="lr", low=0, open_low=True)
+        _validate.check_number(weight_decay, argument="weight_decay", low=0)
+
+    def _meta(self, spots: ImageSpots, seed: int, *, stage: int) -> dict[str, Any]:
+        arguments = {**self._arguments(), "stage": stage}
+        return {"model": type(self).__name__, "arguments": arguments, "data": spots.fingerprint(), "seed": seed}
+
+    def _fit(
+        self,
+        stage: Stage1 | Stage2,
+        tensors: dict[str, Tensor],
+        max_epochs: int,
+        batch_size: int,
+        lr: float,
+        weight_decay: float,
+        meta: dict[str, Any],
+        **fit_kwargs: Any,
+    ) -> None:
+        loader = row_batches(tensors, min(batch_size, len(tensors["expression"])))
+        for parameter in self.module.stage1.parameters():
+            parameter.requires_grad_(isinstance(stage, Stage1))
+
+        def optimizer(parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+
+        number = 1 if isinstance(stage, Stage1) else 2
+        plan = MiniBatchPlan(stage, optimizer, n_steps=max_epochs * len(loader), meta=meta)
+        history = fit(plan, loader, max_epochs=max_epochs, **fit_kwargs)
+        self.history_ = {
+            **{name: table for name, table in self.history_.items() if not name.startswith(f"stage{number}_")},
+            **{
+                f"stage{number}_{name}": table.set_axis([f"stage{number}_{name}"], axis=1)
+                for name, table in history.items()
+            },
+        }
+        self.module.eval()
+
+    def _fit_kernels(self, inputs: Tensor, x: Tensor, fold: Tensor) -> Tensor:
+        """Fit the kernel regression; return what one fitted to the other folds says of each, ``(n_obs, n_genes)``."""
+        self.module.kernel.fit(inputs, x, **_KERNEL)
+        left_out = torch.empty_like(x)
+        for number in range(int(fold.max()) + 1):
+            here = fold == number
+            other = KernelRidge(min(MAX_LANDMARKS, int((~here).sum())), inputs.shape[1], x.shape[1])
+            if (~here).any():
+                other.fit(inputs[~here], x[~here], **_KERNEL)
+            left_out[here] = other(inputs[here])
+        return left_out
+
+    @torch.no_grad()
+    def _weigh(
+        self, inputs: Tensor, x: Tensor, measured: Tensor, expression: Tensor, smooth: Tensor, folds: Folds
+    ) -> None:
+        """Share of the kernel regression in the mean, and the quantiles of what is left.
+
+        Folds of one patient cannot tell how well either does on another: then the kernel, which is the less sensitive
+        to a shift of the features, keeps a fixed share.
+        """
+        module = self.module.cpu()
+        fold = torch.as_tensor(folds.fold)
+        heads = [module.mean.left_out(a, b) for a, b in zip(inputs.split(1024), fold.split(1024), strict=True)]
+        head = torch.cat(heads)
+        share = torch.tensor(_KERNEL_SHARE)
+        if folds.kind == "patient":
+            step = (smooth - head) * measured
+            share = ((x - head) * step).sum() / step.square().sum().clamp(min=1e-12)
+        module.kernel_share.copy_(share.clamp(0, 1))
+        expected = module.restore((1 - module.kernel_share) * head + module.kernel_share * smooth)
+        module.residuals.fit((expression - expected).numpy(), folds.fold)
+
+
+def _epochs(given: int | None, n_obs: int, most: int) -> int:
+    return given if given is not None else min(max(_VISITS // n_obs, 10), most)
+
+
+def _checkpoints(folder: Path) -> dict[int, Path | None]:
+    """Checkpoints of an interrupted run, by stage."""
+    found = {stage: folder / f"stage{stage}" for stage in (1, 2)}
+    there: dict[int, Path | None] = {
+        stage: path if (path / "last.ckpt").is_file() else None for stage, path in found.items()
+    }
+    if there[1] is None and there[2] is None:
+        raise FileNotFoundError(f"`ckpt_path`: no stage1/last.ckpt or stage2/last.ckpt in {str(folder)!r}.")
+    return there
