@@ -22,7 +22,8 @@ class Linear:
 
     gene_names = GENES
 
-    def __init__(self, *, uses_coordinates: bool) -> None:
+    def __init__(self, *, uses_coordinates: bool, spatial_key: str = "spatial") -> None:
+        self.spatial_key = spatial_key
         self.uses_coordinates = uses_coordinates
         self.weight = np.random.default_rng(0).normal(size=(5, 3))
         self.sizes: list[int] = []
@@ -31,7 +32,7 @@ class Linear:
         self.sizes.append(adata.n_obs)
         values = adata.X @ self.weight
         if self.uses_coordinates:
-            places = adata.obsm["spatial"]
+            places = adata.obsm[self.spatial_key]
             values += values[cKDTree(places).query(places, k=2)[1][:, 1]]
         return values
 
@@ -64,6 +65,12 @@ def test_one_array_a_gene(features, corners, uses_coordinates):
     assert all(values.shape == (50,) and values.dtype == np.float32 for values in found.values())
     np.testing.assert_allclose(np.stack(list(found.values()), axis=1), truth(model, features, corners), rtol=1e-4)
     assert model.sizes == ([50] if uses_coordinates else [16, 16, 16, 2])
+
+
+def test_coordinates_under_the_key_of_setup(features, corners):
+    model = Linear(uses_coordinates=True, spatial_key="pixels")
+    found = LazySlidePredictor(model, spatial_key="pixels").predict(features, corners)
+    np.testing.assert_allclose(found["CD3E"], truth(model, features, corners)[:, 1], rtol=1e-4)
 
 
 def test_declares_what_it_needs():

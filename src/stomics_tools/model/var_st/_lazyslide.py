@@ -24,7 +24,7 @@ class ExpressionModel(Protocol):
         """Whether predictions of a tile depend on where it and others lie."""
 
     def predict(self, adata: AnnData) -> np.ndarray:
-        """Expression ``(n_obs, n_genes)`` from features in ``X`` and, if used, places in ``obsm["spatial"]``."""
+        """Expression ``(n_obs, n_genes)`` from features in ``X`` and, if used, places in ``obsm``."""
 
 
 class LazySlidePredictor:
@@ -43,6 +43,8 @@ class LazySlidePredictor:
         ``feature_prediction`` finds the table of features by itself.
     name
         LazySlide writes to ``wsi.tables["<name>_tiles"]``.
+    spatial_key
+        Key of the coordinates in ``obsm`` that the model was set up with.
     batch_size
         Tiles that are handed to the model at once, if it does not need the whole slide.
 
@@ -65,6 +67,7 @@ class LazySlidePredictor:
         *,
         features_model_name: str | None = None,
         name: str = "var_st",
+        spatial_key: str = _keys.SPATIAL,
         batch_size: int = 4096,
     ) -> None:
         genes = list(model.gene_names)
@@ -73,6 +76,7 @@ class LazySlidePredictor:
         self.model = model
         self.name = name
         self.features_model_name = features_model_name
+        self.spatial_key = spatial_key
         self.batch_size = check_integer(batch_size, argument="batch_size")
         self.needs_coords = self.whole_slide = bool(model.uses_coordinates)
 
@@ -107,7 +111,7 @@ class LazySlidePredictor:
             rows = slice(start, start + block)
             adata = AnnData(np.asarray(features[rows], dtype=np.float32))
             if self.needs_coords:
-                adata.obsm[_keys.SPATIAL] = np.asarray(coords, dtype=np.float64)
+                adata.obsm[self.spatial_key] = np.asarray(coords, dtype=np.float64)
             values[:, rows] = self.model.predict(adata).T
         return dict(zip(self.model.gene_names, values, strict=True))
 
