@@ -97,8 +97,10 @@ def _truncate(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
 def _joint(logits: Tensor, quantizer: FSQ) -> Tensor:
     """Logits of all codes from those of the levels, ``(b, t, n_codes)``."""
     every = quantizer.split(torch.arange(quantizer.n_codes, device=logits.device))  # (n_codes, dim)
-    parts = logits.split(list(quantizer.levels), dim=-1)
-    return torch.stack([part.log_softmax(-1)[..., every[:, d]] for d, part in enumerate(parts)]).sum(0)
+    joint = logits.new_zeros(())
+    for dimension, part in enumerate(logits.split(list(quantizer.levels), dim=-1)):
+        joint = joint + part.log_softmax(-1)[..., every[:, dimension]]
+    return joint
 
 
 def _scalar(quantizer: Quantizer) -> FSQ:

@@ -51,7 +51,8 @@ def gene_tree(standardized: np.ndarray, scales: Sequence[int], *, n_components: 
 
 def ordered_tree(n_genes: int, scales: Sequence[int]) -> np.ndarray:
     """Groups of neighbours in the list of genes, as in the published model; for comparison."""
-    return np.stack([np.arange(n_genes) * scale // n_genes for scale in scales])
+    leaves = np.arange(n_genes) * scales[-1] // n_genes
+    return np.stack([leaves * scale // scales[-1] for scale in scales])
 
 
 def _in_order(labels: np.ndarray) -> np.ndarray:

@@ -144,9 +144,9 @@ class VarSTModule(nn.Module):
         """
         s, stage1 = self.settings, self.stage1
         with torch.no_grad():
-            self.mean.eval()
-            expected = self.mean.left_out(inputs, fold)
-            self.mean.train()
+            mode = self.mean.training
+            expected = self.mean.eval().left_out(inputs, fold)
+            self.mean.train(mode)
             pooled = self._pooled(codes)
         condition = self.embed(inputs, expected)
         if s.condition_dropout:

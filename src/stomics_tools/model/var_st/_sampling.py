@@ -79,7 +79,8 @@ def draw_codes(networks: VarSTModule, condition: Tensor, how: Sampling, generato
         logits, cache = transformer.step(both, inputs, scale, cache)
         if how.guidance:
             given, free = logits.chunk(2)
-            logits = given + how.guidance * scale / max(n_scales - 1, 1) * (given - free)
+            rise = scale / (n_scales - 1) if n_scales > 1 else 1.0
+            logits = given + how.guidance * rise * (given - free)
         drawn = draw(
             logits,
             stage1.quantizer,
