@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+N_NEAREST = 10
+
 
 class KernelRidge(nn.Module):
     """Ridge regression with a Gaussian kernel on a subset of the spots (Nystroem; Rudi et al. 2015, equation 8).
 
     Far from all that it was fitted to, it falls back to the mean; a wide kernel changes slowly under shifts of all
-    features, as between patients, stains and scanners, where perceptrons do not.
+    features, as between patients, stains and scanners, where perceptrons do not. It also tells how far off a spot is.
 
     Parameters
     ----------
@@ -21,12 +23,14 @@ class KernelRidge(nn.Module):
     landmarks: Tensor
     coefficients: Tensor
     squared_width: Tensor
+    usual_distance: Tensor
 
     def __init__(self, n_landmarks: int, n_inputs: int, n_genes: int) -> None:
         super().__init__()
         self.register_buffer("landmarks", torch.zeros(n_landmarks, n_inputs))
         self.register_buffer("coefficients", torch.zeros(n_landmarks, n_genes))
         self.register_buffer("squared_width", torch.ones(()))
+        self.register_buffer("usual_distance", torch.ones(()))
 
     def fit(self, x: Tensor, y: Tensor, *, relative_width: float, penalty: float) -> None:
         """Fit to ``x`` ``(n, n_inputs)`` and ``y`` ``(n, n_genes)``, of which values not measured are zero.
@@ -52,3 +56,17 @@ class KernelRidge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(b, n_inputs)`` to ``(b, n_genes)``."""
         return torch.exp(-torch.cdist(x, self.landmarks).square() / self.squared_width) @ self.coefficients
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Distance to the tenth nearest landmark (the farthest, where there are fewer), ``(b,)``."""
+        nearest = min(N_NEAREST, len(self.landmarks))
+        return torch.cdist(x, self.landmarks).topk(nearest, dim=1, largest=False).values[:, -1]
+
+    def novelty(self, x: Tensor) -> Tensor:
+        """How strange spots are, ``(b, 1)``: 0 up to the usual distance, 1 from half as much again."""
+        return novelty(self.distance(x), self.usual_distance)
+
+
+def novelty(distance: Tensor, usual: Tensor) -> Tensor:
+    """See :meth:`KernelRidge.novelty`: ``(b,)`` to ``(b, 1)``."""
+    return ((distance / usual - 1) / 0.5).clamp(0, 1)[:, None]

@@ -52,8 +52,8 @@ class VARST(VarSTPredictions):
         Vocabulary; a power of two for ``"fsq"``.
     n_field
         Width of stage 1.
-    n_context
-        Numbers in which the whole profile is told to every group of genes in stage 1.
+    n_components
+        Numbers, below `n_field`, in which the whole profile is told to every group of genes in stage 1.
     hide_genes
         Largest share of the genes hidden from stage 1 in training, for codes that tell what genes have in common.
     likelihood
@@ -101,7 +101,7 @@ class VARST(VarSTPredictions):
         quantizer: Quantization | None = None,
         n_codes: int | None = None,
         n_field: int | None = None,
-        n_context: int | None = None,
+        n_components: int | None = None,
         hide_genes: float | None = None,
         likelihood: Likelihood | None = None,
         n_condition: int | None = None,

@@ -68,7 +68,7 @@ class VarSTModule(nn.Module):
             quantizer = FSQ.for_vocabulary(s.n_codes)
         else:
             quantizer = VectorQuantizer(s.n_codes, mode=s.quantizer)
-        self.stage1 = GeneVQVAE(tree, quantizer, width=s.n_field, n_context=s.n_context, likelihood=s.likelihood)
+        self.stage1 = GeneVQVAE(tree, quantizer, width=s.n_field, n_components=s.n_components, likelihood=s.likelihood)
 
         self.mean = MeanHead(
             n_inputs,
@@ -123,30 +123,37 @@ class VarSTModule(nn.Module):
     # --------------------------------------------------------------- the mean
 
     def expectation(self, inputs: Tensor) -> Tensor:
-        """Standardised expression expected given the inputs, ``(b, n_genes)``."""
-        share = self.kernel_share
-        return (1 - share) * self.mean(inputs) + share * self.kernel(inputs)
+        """Standardised expression expected given the inputs, ``(b, n_genes)``.
+
+        The kernel regression has a share of it that was found on spots left out, and all of it where a spot is
+        stranger than those were.
+        """
+        share = self.kernel_share + (1 - self.kernel_share) * self.kernel.novelty(inputs)
+        return torch.lerp(self.mean(inputs), self.kernel(inputs), share)
 
     # ---------------------------------------------------------- the generator
 
     def embed(self, inputs: Tensor, expected: Tensor) -> Tensor:
-        """Condition ``(b, n_condition)`` of the transformer, from the inputs and the prediction of the mean head."""
+        """Condition ``(b, n_condition)`` of the transformer, from the inputs and what is expected given them."""
         return self.condition(inputs) + self.expected(expected)
 
     def conditions(self, inputs: Tensor) -> Tensor:
         """Conditions of spots that were not trained on."""
-        return self.embed(inputs, self.mean(inputs))
+        return self.embed(inputs, torch.lerp(self.mean(inputs), self.kernel(inputs), self.kernel.novelty(inputs)))
 
-    def generator_loss(self, inputs: Tensor, fold: Tensor, codes: Tensor) -> Tensor:
+    def generator_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of the codes, mean over the tokens of a scale and over the scales.
 
-        The condition holds what the mean head says of a spot without having been trained on it, as it will be later.
+        The condition holds what the mean head and the kernel regression say of a spot without having been fitted to
+        it, as it will be later.
         """
+        inputs, codes = batch["inputs"], batch["codes"]
         s, stage1 = self.settings, self.stage1
         with torch.no_grad():
             mode = self.mean.training
-            expected = self.mean.eval().left_out(inputs, fold)
+            left_out = self.mean.eval().left_out(inputs, batch["fold"])
             self.mean.train(mode)
+            expected = torch.lerp(left_out, batch["smooth"], batch["novelty"])
             pooled = self._pooled(codes)
         condition = self.embed(inputs, expected)
         if s.condition_dropout:
@@ -202,5 +209,5 @@ class Stage2(nn.Module):
         mean = networks.mean.loss(
             batch["inputs"], batch["expression"], batch["measured"], batch["fold"], mixup=networks.settings.mixup
         )
-        codes = networks.generator_loss(batch["inputs"], batch["fold"], batch["codes"])
+        codes = networks.generator_loss(batch)
         return {"train_loss": mean + codes, "mean_loss": mean, "code_loss": codes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
 from stomics_tools.model.var_st._gene_tree import fitting_scales, gene_tree, ordered_tree
 from stomics_tools.model.var_st._inputs import Inputs, n_inputs
+from stomics_tools.model.var_st._linear_start import start_linear
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, VarSTModule
 from stomics_tools.model.var_st._settings import VarSTSettings
 
@@ -29,7 +31,10 @@ class VarSTNetworks(SpatialModel):
         data = self.adata if adata is None else adata
         if data is None:
             raise ValueError("`adata`: this model was loaded without data. Give the object to work on.")
-        return read_image_spots(data, self._spec, expression=expression, state=self._state)
+        spec = self._spec
+        if not expression and not (self._settings.n_neighbors or self._settings.use_coordinates):
+            spec = replace(spec, spatial_key=None)  # predictions do not need places then
+        return read_image_spots(data, spec, expression=expression, state=self._state)
 
     def _expression(self, spots: ImageSpots) -> tuple[np.ndarray, np.ndarray | None]:
         """Expression as the networks take it, log-normalised if it is counts, and the counts."""
@@ -83,13 +88,15 @@ class VarSTNetworks(SpatialModel):
         mean, sd = np.nanmean(expression, axis=0), np.nanstd(expression, axis=0)
         sd = np.where(sd > 1e-6, sd, 1.0)
         scales = fitting_scales(self._settings.scales, expression.shape[1])
+        standardized = np.nan_to_num((expression - mean) / sd)
         if self._settings.gene_tree == "correlation":
-            tree = gene_tree(np.nan_to_num((expression - mean) / sd), scales)
+            tree = gene_tree(standardized, scales)
         else:
             tree = ordered_tree(expression.shape[1], scales)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
+        start_linear(self.module.stage1, standardized, tree)
         self.module.scaling.fit(spots.features)
         for name, value in (("mean", mean), ("sd", sd), ("low", np.nanmin(expression, axis=0))):
             getattr(self.module, f"gene_{name}").copy_(torch.as_tensor(value))

@@ -24,7 +24,7 @@ class VarSTSettings:
     quantizer: Quantization = "fsq"
     n_codes: int = 4096
     n_field: int = 128
-    n_context: int = 64
+    n_components: int = 64
     hide_genes: float = 0.5
     likelihood: Likelihood = "normal"
     n_condition: int = 128
@@ -44,7 +44,7 @@ class VarSTSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", check_scales(self.scales))
-        for name in ("n_field", "n_context", "n_condition", "n_heads", "n_layers", "n_hidden", "n_members"):
+        for name in ("n_field", "n_components", "n_condition", "n_heads", "n_layers", "n_hidden", "n_members"):
             _validate.check_integer(getattr(self, name), argument=name)
         _validate.check_integer(self.n_mean_hidden, argument="n_mean_hidden")
         _validate.check_integer(self.n_codes, argument="n_codes", minimum=2)
@@ -61,6 +61,11 @@ class VarSTSettings:
             _validate.check_option(getattr(self, name), options.__args__, argument=name)  # type: ignore[attr-defined]
         _validate.check_option(self.head, [None, "factorized", "joint"], argument="head")
         _validate.check_option(self.use_coordinates, [True, False], argument="use_coordinates")
+        if self.n_components >= self.n_field:
+            raise ValueError(
+                f"`n_components` ({self.n_components}) must be below `n_field` ({self.n_field}): the rest of the field "
+                "tells what a group's own genes do."
+            )
         if self.n_condition % self.n_heads:
             raise ValueError(
                 f"`n_condition` ({self.n_condition}) must be a multiple of `n_heads` ({self.n_heads}): "
@@ -84,7 +89,7 @@ class VarSTSettings:
 
 _SIZES: dict[str, VarSTSettings] = {
     "tiny": VarSTSettings(
-        n_codes=64, n_field=16, n_context=8, n_condition=16, n_heads=2, n_hidden=32, n_members=2, n_mean_hidden=32
+        n_codes=64, n_field=16, n_components=8, n_condition=16, n_heads=2, n_hidden=32, n_members=2, n_mean_hidden=32
     ),
     "small": VarSTSettings(),
     "paper": VarSTSettings(n_condition=640, n_heads=8, n_layers=12, n_hidden=2560, head="joint", label_softness=0.1),

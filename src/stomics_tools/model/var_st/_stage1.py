@@ -15,7 +15,7 @@ from stomics_tools.model.var_st._health import codebook_report
 from stomics_tools.model.var_st._module import MAX_LANDMARKS
 from stomics_tools.model.var_st._networks import VarSTNetworks
 
-_SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_context", "likelihood")
+_SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_components", "likelihood")
 
 
 class VarSTStage1(VarSTNetworks):

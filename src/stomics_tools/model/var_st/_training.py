@@ -14,7 +14,7 @@ from torch import Tensor
 from stomics_tools import _validate
 from stomics_tools.data import ImageSpots
 from stomics_tools.model.var_st._folds import Folds
-from stomics_tools.model.var_st._kernel import KernelRidge
+from stomics_tools.model.var_st._kernel import KernelRidge, novelty
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, Stage1, Stage2
 from stomics_tools.model.var_st._stage1 import VarSTStage1
 from stomics_tools.train import MiniBatchPlan, fit, read_checkpoint, row_batches
@@ -23,8 +23,8 @@ logger = logging.getLogger("stomics_tools")
 
 Stage = Literal["both", 1, 2]
 _VISITS = 60_000
+_USUAL = 0.9
 _KERNEL = {"relative_width": 10.0, "penalty": 3.0}
-_KERNEL_SHARE = 1 / 3
 
 
 class VarSTTraining(VarSTStage1):
@@ -215,10 +215,18 @@ class VarSTTraining(VarSTStage1):
         fold = torch.as_tensor(folds.fold)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            smooth = self._fit_kernels(inputs, x, fold)
+            smooth, strange = self._fit_kernels(inputs, x, fold)
         self._fit(
             Stage2(module),
-            {"inputs": inputs, "expression": x, "measured": measured, "fold": fold, "codes": self._codes(x, measured)},
+            {
+                "inputs": inputs,
+                "expression": x,
+                "measured": measured,
+                "fold": fold,
+                "smooth": smooth,
+                "novelty": strange,
+                "codes": self._codes(x, measured),
+            },
             max_epochs,
             batch_size,
             lr,
@@ -231,7 +239,7 @@ class VarSTTraining(VarSTStage1):
             ckpt_path=ckpt_path,
             **fit_kwargs,
         )
-        self._weigh(inputs, x, measured, expression, smooth, folds)
+        self._weigh(inputs, x, measured, expression, smooth, strange, folds)
         self.is_trained_ = self._stage1_trained = True
         self._trained_on = meta["data"]
         self._train_args = {**self._train_args, "stage2_epochs": max_epochs, "folds": folds.kind, "seed": seed}
@@ -291,37 +299,45 @@ class VarSTTraining(VarSTStage1):
         }
         self.module.eval()
 
-    def _fit_kernels(self, inputs: Tensor, x: Tensor, fold: Tensor) -> Tensor:
-        """Fit the kernel regression; return what one fitted to the other folds says of each, ``(n_obs, n_genes)``."""
-        self.module.kernel.fit(inputs, x, **_KERNEL)
-        left_out = torch.empty_like(x)
+    def _fit_kernels(self, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+        """Fit the kernel regression.
+
+        Returns
+        -------
+        What one fitted to the other folds says of each fold, ``(n_obs, n_genes)``, and how strange its spots are to
+        that one, ``(n_obs, 1)``: nine of ten are not.
+        """
+        kernel = self.module.kernel
+        kernel.fit(inputs, x, **_KERNEL)
+        left_out, distance = torch.empty_like(x), torch.empty(len(x))
         for number in range(int(fold.max()) + 1):
             here = fold == number
             other = KernelRidge(min(MAX_LANDMARKS, int((~here).sum())), inputs.shape[1], x.shape[1])
-            if (~here).any():
-                other.fit(inputs[~here], x[~here], **_KERNEL)
-            left_out[here] = other(inputs[here])
-        return left_out
+            other.fit(inputs[~here], x[~here], **_KERNEL)
+            left_out[here], distance[here] = other(inputs[here]), other.distance(inputs[here])
+        kernel.usual_distance.copy_(distance.quantile(_USUAL).clamp(min=1e-6))
+        return left_out, novelty(distance, kernel.usual_distance)
 
     @torch.no_grad()
     def _weigh(
-        self, inputs: Tensor, x: Tensor, measured: Tensor, expression: Tensor, smooth: Tensor, folds: Folds
+        self,
+        inputs: Tensor,
+        x: Tensor,
+        measured: Tensor,
+        expression: Tensor,
+        smooth: Tensor,
+        strange: Tensor,
+        folds: Folds,
     ) -> None:
-        """Share of the kernel regression in the mean, and the quantiles of what is left.
-
-        Folds of one patient cannot tell how well either does on another: then the kernel, which is the less sensitive
-        to a shift of the features, keeps a fixed share.
-        """
+        """Share of the kernel regression in the mean, by least squares on spots left out, and quantiles of the rest."""
         module = self.module.cpu()
         fold = torch.as_tensor(folds.fold)
         heads = [module.mean.left_out(a, b) for a, b in zip(inputs.split(1024), fold.split(1024), strict=True)]
-        head = torch.cat(heads)
-        share = torch.tensor(_KERNEL_SHARE)
-        if folds.kind == "patient":
-            step = (smooth - head) * measured
-            share = ((x - head) * step).sum() / step.square().sum().clamp(min=1e-12)
+        base = torch.lerp(torch.cat(heads), smooth, strange)
+        step = (smooth - base) * measured
+        share = ((x - base) * step).sum() / step.square().sum().clamp(min=1e-12)
         module.kernel_share.copy_(share.clamp(0, 1))
-        expected = module.restore((1 - module.kernel_share) * head + module.kernel_share * smooth)
+        expected = module.restore(torch.lerp(base, smooth, module.kernel_share))
         module.residuals.fit((expression - expected).numpy(), folds.fold)
 
 
