@@ -370,6 +370,7 @@ def test_state_is_plain():
         "feature_names": None,
         "encoder": "uni",
         "gene_names": GENES,
+        "counts": False,  # none above 20
         "covariates": [
             {"key": "stage", "kind": "categorical", "categories": ["I", "II"]},
             {"key": "age", "kind": "continuous", "mean": 60.0, "sd": float(np.std([40, 60, 80]))},

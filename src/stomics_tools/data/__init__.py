@@ -11,7 +11,7 @@ from stomics_tools.data._graphs import (
 )
 from stomics_tools.data._image_read import read_image_spots
 from stomics_tools.data._image_spots import ImageSpec, ImageSpots
-from stomics_tools.data._log_counts import log_cp10k, looks_like_counts
+from stomics_tools.data._log_counts import are_whole, log_cp10k, looks_like_counts
 from stomics_tools.data._order import hilbert_order
 from stomics_tools.data._read import check_same_features, read_spots
 from stomics_tools.data._splits import Fold, expression_folds, leave_one_group_out
@@ -25,6 +25,7 @@ __all__ = [
     "Spots",
     "SpotsSpec",
     "alike_elsewhere",
+    "are_whole",
     "check_batch_sizes",
     "check_same_features",
     "expression_folds",

@@ -37,8 +37,9 @@ class ImageSpotsField(BaseAnnDataField):
         return read_image_spots(adata, self.spec, expression=True).state()
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
-        """Register an object that must have the features, genes and covariates of another."""
-        return read_image_spots(adata_target, self.spec, expression=True, state=state_registry).state()
+        """Register an object that must have the features, genes and covariates of another, in the encodings of that."""
+        own = read_image_spots(adata_target, self.spec, expression=True, state=state_registry).state()
+        return {**state_registry, "patients": own["patients"], "sections": own["sections"]}
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Number of features, genes, patients (0: not known) and sections."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stomics_tools.data._covariates import Covariate
+from stomics_tools.data._log_counts import looks_like_counts
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class ImageSpots:
             "feature_names": None if self.feature_names is None else list(self.feature_names),
             "encoder": self.encoder,
             "gene_names": list(self.gene_names),
+            "counts": self.expression is not None and looks_like_counts(self.expression),
             "covariates": [encoding.state() for encoding in self.encodings],
             "n_dims": None if self.coordinates is None else int(self.coordinates.shape[1]),
             "patients": list(self.patient_names),

@@ -17,8 +17,13 @@ def looks_like_counts(expression: np.ndarray) -> bool:
     expression
         ``(n_obs, n_genes)``; NaN where a gene was not measured.
     """
+    return are_whole(expression) and bool((expression > _LARGEST_LOG).any())
+
+
+def are_whole(expression: np.ndarray) -> bool:
+    """Whether values can be counts: whole and none negative, or NaN."""
     whole = (expression >= 0) & (expression == np.floor(expression))
-    return bool((whole | np.isnan(expression)).all() and (expression > _LARGEST_LOG).any())
+    return bool((whole | np.isnan(expression)).all())
 
 
 def log_cp10k(counts: np.ndarray) -> np.ndarray:

@@ -41,14 +41,24 @@ class SpatialModel(BaseModelClass):
         self.is_trained_: bool = False
 
     @classmethod
-    def _register(cls, data: AnnData | MuData, field: BaseAnnDataField, setup_args: dict[str, Any]) -> None:
-        """Register `data`, which the field checks first; nothing is changed if it cannot be used."""
+    def _register(
+        cls,
+        data: AnnData | MuData,
+        field: BaseAnnDataField,
+        setup_args: dict[str, Any],
+        *,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        """Register `data`, which the field checks first; nothing is changed if it cannot be used.
+
+        With the registry of other data as `source`, the field is one of these.
+        """
         manager = AnnDataManager(
             fields=[field],
             setup_method_args=setup_args,
             validation_checks=AnnDataManagerValidationCheck(check_fully_paired_mudata=False),
         )
-        manager.register_fields(data)
+        manager.register_fields(data, source)
         cls.register_manager(manager)
 
     @abstractmethod

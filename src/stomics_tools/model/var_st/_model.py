@@ -16,6 +16,7 @@ from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools.data import ImageSpec, read_image_spots
 from stomics_tools.data._image_field import ImageSpotsField
+from stomics_tools.data._matrix import dense_matrix
 from stomics_tools.model._objects import own_data
 from stomics_tools.model.var_st._parameters import parameter_table
 from stomics_tools.model.var_st._predictions import VarSTPredictions
@@ -215,7 +216,7 @@ class VARST(VarSTPredictions):
         ``adata.obsm["X_<key>"]``
             Condition embedding, float32 ``(n_obs, n_condition)``.
         ``adata.obsm["<key>_tokens_<size>"]``
-            Codes of the expression at each scale, int32 ``(n_obs, size)``, where it was measured.
+            Codes of the expression at each scale, int32 ``(n_obs, size)``, if the expression of every spot is there.
         ``adata.uns["<key>"]``
             ``"params"``: settings, seed and versions; ``"codebook"``: the table of :meth:`codebook_report`.
         """
@@ -226,7 +227,7 @@ class VARST(VarSTPredictions):
         lower, upper = self.interval(data, level)
         latent = self.get_latent_representation(data)
         same_genes = data.var_names.astype(str).tolist() == self.gene_names
-        tokens = self._tokens(data) if same_genes else {}
+        tokens = self._tokens(data) if same_genes and self._measured(data) else {}
         own_data(data)
         for name, values in ((key, expected), (f"{key}_lower", lower), (f"{key}_upper", upper)):
             if same_genes:
@@ -242,6 +243,12 @@ class VARST(VarSTPredictions):
         logger.info(
             "Wrote `%s[%r]`, `obsm[%r]` and `uns[%r]`.", "layers" if same_genes else "obsm", key, f"X_{key}", key
         )
+
+    def _measured(self, data: AnnData) -> bool:
+        """Whether there is expression of every spot."""
+        layer = self._spec.layer
+        raw = data.X if layer is None else data.layers.get(layer)
+        return raw is not None and not np.isnan(dense_matrix(raw, argument="layer", where="")).all(axis=1).any()
 
     def _tokens(self, data: AnnData) -> dict[int, np.ndarray]:
         scales = self.module.stage1.scales
@@ -285,14 +292,13 @@ class VARST(VarSTPredictions):
             If it is damaged, of another class or format, or if `adata` has other genes or features.
         """
         tensors, meta = cls._read_saved(dir_path)
-        setup = meta["setup"]
-        registry = None
-        if adata is None:
-            registry = _registry(cls.__name__, setup, meta["state"])
-        else:
-            spec = ImageSpec(**{**setup, "covariate_keys": tuple(setup["covariate_keys"])})
+        registry = _registry(cls.__name__, meta["setup"], meta["state"])
+        if adata is not None:
+            spec = ImageSpec(**{**meta["setup"], "covariate_keys": tuple(meta["setup"]["covariate_keys"])})
             read_image_spots(adata, spec, expression=True, state=meta["state"])
-            cls.setup_anndata(adata, **setup)
+            own_data(adata)
+            setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
+            cls._register(adata, ImageSpotsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
         n_folds = tensors["mean.layers.1.weight"].shape[0] - model._settings.n_members
         module = model._make_module(n_folds, len(tensors["kernel.landmarks"]), tensors["tree"])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stomics_tools.data import ImageSpec, ImageSpots, log_cp10k, looks_like_counts, read_image_spots
+from stomics_tools.data import ImageSpec, ImageSpots, are_whole, log_cp10k, looks_like_counts, read_image_spots
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
 from stomics_tools.model.var_st._gene_tree import fitting_scales, gene_tree, ordered_tree
@@ -26,27 +26,40 @@ class VarSTNetworks(SpatialModel):
     _settings: VarSTSettings
     _spec: ImageSpec
 
+    @property
+    def uses_coordinates(self) -> bool:
+        """Whether predictions depend on where spots lie."""
+        return bool(self._settings.n_neighbors or self._settings.use_coordinates)
+
     def _read(self, adata: Any = None, *, expression: bool) -> ImageSpots:
-        """Spots of `adata`, by default of the object of setup; nothing is written to it."""
-        data = self.adata if adata is None else adata
+        """Spots of `adata`, by default of the object of setup; nothing is written to it.
+
+        An object that is given needs places and sections only where predictions depend on them.
+        """
+        data, spec = adata, self._spec
+        if data is None:
+            data = self.adata
+        elif expression or not self.uses_coordinates:
+            spec = replace(spec, spatial_key=None, patient_key=None, section_key=None)
         if data is None:
             raise ValueError("`adata`: this model was loaded without data. Give the object to work on.")
-        spec = self._spec
-        if not expression and not (self._settings.n_neighbors or self._settings.use_coordinates):
-            spec = replace(spec, spatial_key=None)  # predictions do not need places then
         return read_image_spots(data, spec, expression=expression, state=self._state)
 
     def _expression(self, spots: ImageSpots) -> tuple[np.ndarray, np.ndarray | None]:
-        """Expression as the networks take it, log-normalised if it is counts, and the counts."""
+        """Expression as the networks take it, log-normalised if it is counts, and the counts.
+
+        Where setup had counts, few and small ones are counts as well.
+        """
         values = spots.expression
         assert values is not None
-        if looks_like_counts(values):
+        expected = self._settings.likelihood == "nb" or self._state["counts"]
+        if are_whole(values) if expected else looks_like_counts(values):
             return log_cp10k(values), values
         if self._settings.likelihood == "nb":
             layer = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
             raise ValueError(
-                f"`likelihood='nb'` needs counts, found other values in `{layer}` (whole numbers, not negative, some "
-                "above 20, are counts). Name the layer that holds the raw counts, or set `likelihood='normal'`."
+                f"`likelihood='nb'` needs counts, found other values in `{layer}` (counts are whole and not negative). "
+                "Name the layer that holds the raw counts, or set `likelihood='normal'`."
             )
         return values, None
 

@@ -26,11 +26,6 @@ class VarSTPredictions(VarSTTraining):
         """Genes that are predicted, in the order of training."""
         return list(self._state["gene_names"])
 
-    @property
-    def uses_coordinates(self) -> bool:
-        """Whether predictions depend on where spots lie."""
-        return bool(self._settings.n_neighbors or self._settings.use_coordinates)
-
     @torch.no_grad()
     def predict(
         self,
@@ -98,7 +93,7 @@ class VarSTPredictions(VarSTTraining):
         guidance
             Classifier-free guidance: how far logits move on from those without a condition.
         seed
-            Same seed, same draws.
+            Same seed and `batch_size`, same draws.
         batch_size
             Spots at a time.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import torch
 from torch import Tensor
 
 from stomics_tools import __version__
+from stomics_tools.data import ImageSpots
 from stomics_tools.model._files import read_model, write_model
+from stomics_tools.model.var_st._folds import Folds
 from stomics_tools.model.var_st._health import codebook_report
 from stomics_tools.model.var_st._module import MAX_LANDMARKS
 from stomics_tools.model.var_st._networks import VarSTNetworks
 
 _SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_components", "likelihood")
+
+
+def stage1_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stage 1 and the units of expression, out of the state of all networks."""
+    return {name: value for name, value in tensors.items() if name.startswith(("stage1.", "tree", "gene_"))}
 
 
 class VarSTStage1(VarSTNetworks):
@@ -72,19 +80,22 @@ class VarSTStage1(VarSTNetworks):
                 )
         spots, folds = self._training_spots()
         self._expression(spots)
+        self._build_on(tensors, spots, folds, seed)
+        self._trained_on = spots.fingerprint()
+        self._train_args, self.history_ = {"stage1": "loaded", "seed": seed}, {}
+
+    def _build_on(self, stage1: dict[str, Tensor], spots: ImageSpots, folds: Folds, seed: int) -> None:
+        """New networks around a trained stage 1."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), tensors["tree"])
+            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), stage1["tree"].cpu())
         self.module.scaling.fit(spots.features)
-        self.module.load_state_dict({**self.module.state_dict(), **tensors})
+        self.module.load_state_dict({**self.module.state_dict(), **stage1})
         self.module.eval()
         self._stage1_trained, self.is_trained_ = True, False
-        self._trained_on = spots.fingerprint()
-        self._train_args = {"stage1": "loaded", "seed": seed}
 
     def _stage1_tensors(self) -> dict[str, Tensor]:
-        kept = ("stage1.", "tree", "gene_")
-        return {name: value for name, value in self.module.state_dict().items() if name.startswith(kept)}
+        return stage1_of(self.module.state_dict())
 
     def _stage1_meta(self) -> dict[str, Any]:
         plain = self._settings.plain()

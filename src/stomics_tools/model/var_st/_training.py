@@ -16,8 +16,8 @@ from stomics_tools.data import ImageSpots
 from stomics_tools.model.var_st._folds import Folds
 from stomics_tools.model.var_st._kernel import KernelRidge, novelty
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, Stage1, Stage2
-from stomics_tools.model.var_st._stage1 import VarSTStage1
-from stomics_tools.train import MiniBatchPlan, fit, read_checkpoint, row_batches
+from stomics_tools.model.var_st._stage1 import VarSTStage1, stage1_of
+from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpoint, row_batches
 
 logger = logging.getLogger("stomics_tools")
 
@@ -62,15 +62,15 @@ class VarSTTraining(VarSTStage1):
             Name of the results in the object of setup, see :meth:`~stomics_tools.model.VARST.write_results`; None for
             no results.
         **fit_kwargs
-            Of both stages: ``accelerator``, ``devices``, ``logger``, ``enable_progress_bar`` and what else
-            :class:`lightning.pytorch.Trainer` takes.
+            Of both stages: ``max_epochs`` and other arguments that they share; ``accelerator``, ``devices``, ``logger``,
+            ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
         """
         shared = {"seed": seed, **fit_kwargs}
         resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(Path(ckpt_path))
         folders = {1: None, 2: None}
         if checkpoint_dir is not None:
             folders = {stage: Path(checkpoint_dir) / f"stage{stage}" for stage in (1, 2)}  # type: ignore[misc]
-        if self._stage in ("both", 1) and resumed[2] is None:
+        if self._stage == 1 or (self._stage == "both" and resumed[2] is None):
             if isinstance(stage1, str | Path):
                 self.load_stage1(stage1, seed=seed)
             else:
@@ -120,6 +120,7 @@ class VarSTTraining(VarSTStage1):
         meta = self._meta(spots, seed, stage=1)
         if ckpt_path is not None:
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
+        self._stage1_trained = self.is_trained_ = False
         self._begin(spots, folds, seed)
         expression, counts = self._expression(spots)
         x, measured = self.module.standardize(torch.as_tensor(expression))
@@ -146,7 +147,6 @@ class VarSTTraining(VarSTStage1):
             **fit_kwargs,
         )
         self._stage1_trained = True
-        self.is_trained_ = False
         self._trained_on = meta["data"]
         self._train_args = {"stage1_epochs": max_epochs, "seed": seed}
         report = self.codebook_report()
@@ -175,7 +175,7 @@ class VarSTTraining(VarSTStage1):
         key_added: str | None = "var_st",
         **fit_kwargs: Any,
     ) -> None:
-        """Train the mean head and the transformer on the codes of stage 1, which stays as it is.
+        """Train the mean head and the transformer, anew, on the codes of stage 1, which stays as it is.
 
         Parameters
         ----------
@@ -195,20 +195,23 @@ class VarSTTraining(VarSTStage1):
         max_epochs = _epochs(max_epochs, spots.n_obs, 60)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(spots, seed, stage=2)
-        if ckpt_path is not None:
+        if ckpt_path is not None:  # a checkpoint of stage 2 holds stage 1
             checkpoint = read_checkpoint(ckpt_path)
             self._check_resumable(checkpoint["stomics_tools"], meta)
-            if not self._stage1_trained:  # a checkpoint of stage 2 holds stage 1
-                self._begin(spots, folds, seed)
-                Stage2(self.module).load_state_dict(
-                    {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
-                )
+            stage1 = stage1_of({n.removeprefix("module.networks."): t for n, t in checkpoint["state_dict"].items()})
+            record = checkpoint["stomics_tools"]["stage1"]
+            self._train_args, self.history_ = record["train_args"], history_tables(record["history"])
         elif not self._stage1_trained:
             raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` or `load_stage1(folder)` first.")
         elif meta["data"] != self._trained_on:
             raise ValueError("The data changed since stage 1 was trained on them. Train it again.")
+        else:
+            stage1 = self._stage1_tensors()
+            self.history_ = {name: table for name, table in self.history_.items() if name.startswith("stage1_")}
+        history = {name: table[name].tolist() for name, table in self.history_.items()}
+        meta["stage1"] = {"train_args": self._train_args, "history": history}
+        self._build_on(stage1, spots, folds, seed)
         module = self.module
-        module.cpu().eval()
         expression = torch.as_tensor(self._expression(spots)[0])
         x, measured = module.standardize(expression)
         inputs = self._inputs(spots).rows(np.arange(spots.n_obs))
@@ -240,7 +243,7 @@ class VarSTTraining(VarSTStage1):
             **fit_kwargs,
         )
         self._weigh(inputs, x, measured, expression, smooth, strange, folds)
-        self.is_trained_ = self._stage1_trained = True
+        self.is_trained_ = True
         self._trained_on = meta["data"]
         self._train_args = {**self._train_args, "stage2_epochs": max_epochs, "folds": folds.kind, "seed": seed}
         if key_added is not None:
@@ -291,7 +294,7 @@ class VarSTTraining(VarSTStage1):
         plan = MiniBatchPlan(stage, optimizer, n_steps=max_epochs * len(loader), meta=meta)
         history = fit(plan, loader, max_epochs=max_epochs, **fit_kwargs)
         self.history_ = {
-            **{name: table for name, table in self.history_.items() if not name.startswith(f"stage{number}_")},
+            **(self.history_ if number == 2 else {}),
             **{
                 f"stage{number}_{name}": table.set_axis([f"stage{number}_{name}"], axis=1)
                 for name, table in history.items()
