@@ -40,8 +40,8 @@ SCORES = (
     "rvd_sample",
     "gene_correlation_error_sample",
 )
-DEEP = tuple(f"{name}_deep" for name in ("n_obs", "pcc", "pcc_depth_out", "r2", "coverage_0.8", "crps"))
-RESULT_COLUMNS = (*SCORES, *DEEP)
+DEEP = ("n_obs", "pcc", "pcc_depth_out", "r2", "coverage_0.8", "crps")
+RESULT_COLUMNS = (*SCORES, *(f"{name}_deep" for name in DEEP))
 CEILING = "noise ceiling"
 
 
@@ -55,7 +55,7 @@ class Method:
     ceiling: bool = False
 
 
-def with_residuals(estimator: baselines.TrainingMean | baselines.PCARidge | baselines.MLP) -> Callable[[], Any]:
+def with_residuals(estimator: Any) -> Callable[[], Any]:
     return partial(baselines.GaussianResiduals, estimator)
 
 
@@ -92,11 +92,9 @@ def evaluate(section: str, label: str, seed: int, n_samples: int) -> dict[str, f
     )
     table = table[(table["section"] == "all") & (table["method"] == (CEILING if method.ceiling else "method"))]
     every, deep = (table[table["min_counts"] == least].squeeze() for least in (100, 1000))
-    scores = {name: every[name] for name in SCORES if name in every and pd.notna(every[name])}
-    return scores | {
-        f"{name}_deep": deep[name]
-        for name in ("n_obs", "pcc", "pcc_depth_out", "r2", "coverage_0.8", "crps")
-        if name in deep and pd.notna(deep[name])
+    return {
+        **{name: every[name] for name in SCORES if pd.notna(every.get(name))},
+        **{f"{name}_deep": deep[name] for name in DEEP if pd.notna(deep.get(name))},
     }
 
 
