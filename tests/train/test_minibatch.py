@@ -51,7 +51,8 @@ def test_the_rate_rises_over_a_tenth_and_falls_as_a_cosine(n_steps: int) -> None
         if step >= warm:
             share = (1 + math.cos(math.pi * min((step - warm) / max(n_steps - warm, 1), 1))) / 2
         assert rate == pytest.approx(2 * share, abs=1e-12)
-    assert max(rates) == 2 and rates[0] > 0
+    assert max(rates) == 2
+    assert rates[0] > 0
     if n_steps > 1:
         assert rates[n_steps] == 0 < rates[n_steps - 1]
 
@@ -80,7 +81,8 @@ def test_order_follows_the_seed_and_changes_with_the_epoch() -> None:
         return [torch.cat([batch["x"] for batch in loader]) for _ in range(2)]
 
     first, second = order(0)
-    assert torch.equal(first, order(0)[0]) and torch.equal(second, order(0)[1])
+    assert torch.equal(first, order(0)[0])
+    assert torch.equal(second, order(0)[1])
     assert not torch.equal(first, second)
     assert not torch.equal(first, order(1)[0])
     assert not torch.equal(first, torch.arange(40))

@@ -68,7 +68,9 @@ def test_loss_has_a_finite_gradient_also_with_uneven_levels(factorized: bool) ->
         cross_entropy(
             logits, torch.randint(N, (2, 4)), FINITE, factorized=factorized, softness=softness
         ).sum().backward()
-    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad.abs().sum() > 0
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("top", [{}, {"top_k": 3}, {"top_p": 0.5}])
@@ -82,7 +84,8 @@ def test_temperature_zero_takes_the_likeliest(top: dict[str, Any]) -> None:
 def drawn_often(logits: Tensor, n: int = 20_000, **given: Any) -> np.ndarray:
     """How often each code is drawn from the same logits, as two tokens of many spots."""
     drawn = draw(logits.expand(n // 2, 2, -1), FINITE, **how(**given))
-    assert drawn.shape == (n // 2, 2) and drawn.dtype == torch.int64
+    assert drawn.shape == (n // 2, 2)
+    assert drawn.dtype == torch.int64
     return np.bincount(drawn.flatten().numpy(), minlength=N)
 
 

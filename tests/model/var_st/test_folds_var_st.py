@@ -41,7 +41,8 @@ def test_whole_patients_in_at_most_five_folds(n_patients: int) -> None:
     assert folds.kind == "patient"
     assert folds.number == min(n_patients, 5)
     np.testing.assert_array_equal(np.unique(folds.fold), np.arange(folds.number))
-    assert folds.fold.dtype == np.int64 and folds.fold.shape == patient.shape
+    assert folds.fold.dtype == np.int64
+    assert folds.fold.shape == patient.shape
     assert whole(folds.fold, patient)
     # Taking the largest first, folds differ by no more than one patient.
     assert np.ptp(np.bincount(folds.fold)) <= np.bincount(patient).max()
@@ -58,7 +59,8 @@ def test_sections_of_one_patient() -> None:
     section = np.repeat(np.arange(6), [5, 9, 3, 3, 4, 8])
     for patient in (None, np.zeros(32, dtype=int)):
         folds = make_folds(make_spots(patient, section))
-        assert folds.kind == "section" and folds.number == 5
+        assert folds.kind == "section"
+        assert folds.number == 5
         assert whole(folds.fold, section)
 
 
@@ -71,7 +73,8 @@ def test_stripes_of_one_section_across_its_longer_side() -> None:
     assert folds.kind == "block"
     np.testing.assert_array_equal(np.bincount(folds.fold), [30, 30, 30])
     spans = sorted((xy[folds.fold == fold, 0].min(), xy[folds.fold == fold, 0].max()) for fold in range(3))
-    assert spans[0][1] < spans[1][0] + 0.5 and spans[1][1] < spans[2][0] + 0.5
+    assert spans[0][1] < spans[1][0] + 0.5
+    assert spans[1][1] < spans[2][0] + 0.5
     assert spans[1][0] - spans[0][0] > 2
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge as Reference
 
-from stomics_tools.model.var_st._kernel import KernelRidge
+from stomics_tools.model.var_st._kernel import N_NEAREST, KernelRidge, novelty
 
 
 def example(n: int = 80, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,3 +96,22 @@ def test_spots_that_repeat_and_a_state_that_is_saved() -> None:
     other = KernelRidge(40, 6, 3)
     other.load_state_dict(model.state_dict())
     torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+
+
+def test_distance_is_that_to_the_tenth_nearest_landmark() -> None:
+    x = torch.randn(7, 6)
+    for n in (3, N_NEAREST, 40):
+        model = KernelRidge(n, 6, 3)
+        model.landmarks.normal_()
+        expected = np.sort(cdist(x, model.landmarks), axis=1)[:, min(n, N_NEAREST) - 1]
+        np.testing.assert_allclose(model.distance(x), expected, rtol=1e-4)
+
+
+def test_novelty_rises_from_the_usual_distance_to_half_as_much_again() -> None:
+    distance = torch.tensor([0.0, 1.9, 2.0, 2.25, 2.5, 3.0, 100.0])
+    found = novelty(distance, torch.tensor(2.0))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0, 0, 0.25, 0.5, 1, 1])[:, None])
+    model = KernelRidge(5, 6, 3)
+    x = torch.randn(9, 6)
+    model.usual_distance.fill_(2.0)
+    torch.testing.assert_close(model.novelty(x), novelty(model.distance(x), torch.tensor(2.0)))

@@ -64,9 +64,11 @@ def test_wider_levels_hold_the_narrower() -> None:
     levels = [1e-6, 0.1, 0.5, 0.8, 0.9, 0.99, 0.999, 1.0]
     bounds = [fitted.bounds(level) for level in levels]
     for (low_a, up_a), (low_b, up_b) in zip(bounds[:-1], bounds[1:], strict=True):
-        assert (low_b <= low_a).all() and (up_a <= up_b).all()
+        assert (low_b <= low_a).all()
+        assert (up_a <= up_b).all()
     torch.testing.assert_close(bounds[0][0], fitted.quantiles[N_QUANTILES // 2], rtol=0, atol=1e-2)
-    assert torch.equal(bounds[-1][0], fitted.quantiles[0]) and torch.equal(bounds[-1][1], fitted.quantiles[-1])
+    assert torch.equal(bounds[-1][0], fitted.quantiles[0])
+    assert torch.equal(bounds[-1][1], fitted.quantiles[-1])
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
