@@ -1,6 +1,6 @@
 """Models in the manner of scvi-tools."""
 
 from stomics_tools.model.praga_spike import PRAGASpike
-from stomics_tools.model.var_st import VARST
+from stomics_tools.model.var_st import VARST, LazySlidePredictor
 
-__all__ = ["PRAGASpike", "VARST"]
+__all__ = ["VARST", "LazySlidePredictor", "PRAGASpike"]

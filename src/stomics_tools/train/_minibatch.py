@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from stomics_tools.train._plan import Plan
 
@@ -72,7 +72,10 @@ class _Rows(Dataset):
 
 def row_batches(tensors: Mapping[str, Tensor], batch_size: int) -> DataLoader:
     """Batches of the same rows of all `tensors`, shuffled anew each epoch by torch's generator."""
-    return DataLoader(_Rows(tensors), batch_size=batch_size, shuffle=True, collate_fn=_as_it_is)
+    rows = _Rows(tensors)
+    # With a generator of its own, the loader draws no seed for workers from torch's, which a resumed run would not do.
+    own = torch.Generator()
+    return DataLoader(rows, batch_size, sampler=RandomSampler(rows), generator=own, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Batch:

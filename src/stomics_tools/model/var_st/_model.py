@@ -77,6 +77,8 @@ class VARST(VarSTPredictions):
         Nearest spots of the section whose mean features are added to those of a spot.
     use_coordinates
         Whether the place in the section is seen. Places do not transfer between patients.
+    registry
+        Record of setup of a saved model, see :meth:`load`.
 
     Examples
     --------

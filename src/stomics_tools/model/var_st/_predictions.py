@@ -119,6 +119,8 @@ class VarSTPredictions(VarSTTraining):
             See :meth:`predict`.
         level
             Share of the values that lie inside, between 0 and 1.
+        batch_size
+            Spots at a time.
 
         Returns
         -------

@@ -46,13 +46,28 @@ class VarSTStage1(VarSTNetworks):
         return codebook_report(self._codes(*module.standardize(expression)), module.stage1)
 
     def save_stage1(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
-        """Save stage 1 alone, for other models of the same genes. See :meth:`save` for the arguments."""
+        """Save stage 1 alone, for other models of the same genes, as safetensors and JSON.
+
+        Parameters
+        ----------
+        dir_path
+            Made by this call.
+        overwrite
+            Replace what was saved there before.
+        """
         if not self._stage1_trained:
             raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
         write_model(dir_path, self._stage1_tensors(), self._stage1_meta(), overwrite=overwrite)
 
     def load_stage1(self, dir_path: str | Path, *, seed: int = 0) -> None:
         """Take stage 1 from a folder of :meth:`save_stage1` instead of training it. No code from it is run.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        seed
+            Of the weights of the other networks.
 
         Raises
         ------

@@ -81,7 +81,13 @@ class VarSTTraining(VarSTStage1):
             self.train_stage2(**{**shared, **where, "key_added": key_added, **(stage2 or {})})
 
     def set_training_stage(self, stage: Stage) -> None:
-        """Choose what :meth:`train` trains: ``1``, ``2`` or ``"both"``. Stage 1 is never changed by stage 2."""
+        """Choose what :meth:`train` trains. Stage 1 is never changed by stage 2.
+
+        Parameters
+        ----------
+        stage
+            ``1``, ``2`` or ``"both"``.
+        """
         _validate.check_option(stage, ["both", 1, 2], argument="stage")
         self._stage = stage
 
