@@ -2,6 +2,7 @@
 
 from stomics_tools.nn.codes import code_usage
 from stomics_tools.nn.fsq import FSQ
+from stomics_tools.nn.gaussianization import RunningGaussianization
 from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
@@ -28,6 +29,7 @@ __all__ = [
     "QuantLinear",
     "RepConv",
     "RepLinear",
+    "RunningGaussianization",
     "RunningWhitening",
     "SpikeAttention",
     "VectorQuantizer",

@@ -15,7 +15,8 @@ _TIE = 1e-3
 def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) -> None:
     """Set the weights of `stage1` to those of a linear model.
 
-    Components of the field are the principal components of the profile. From the coarsest scale on, each token reads
+    Components of the field are those of probabilistic principal component analysis (Tipping & Bishop 1999): the
+    principal components of the profile, each shrunk by the share of noise in its variance. From the coarsest scale on, each token reads
     the directions that tell most of the variance of its genes beyond what the coarser tokens tell: the leading
     eigenvectors of ``C^(1/2) L' L C^(1/2)`` for loadings ``L`` of its genes and the covariance ``C`` of what is left
     (where these are fewer than the dimensions of a code, the rest tell most of all other genes). The finest tokens read what the components leave of their own genes as well.
@@ -35,17 +36,21 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
     _, values, rows = randomized_svd(standardized, n_components=found, random_state=0)
     loadings = np.zeros((n_genes, rank))
     loadings[:, :found] = rows.T
-    spread = np.zeros(rank)
-    spread[:found] = values / np.sqrt(n_obs)
-    left = standardized - standardized @ loadings @ loadings.T
+    variance = np.zeros(rank)
+    variance[:found] = values**2 / n_obs
+    noise = (standardized.var(axis=0).sum() - variance.sum()) / max(n_genes - found, 1)
+    signal = np.clip(1 - noise / np.maximum(variance, 1e-12), 0, 1)
+    left = standardized - standardized @ (loadings * signal) @ loadings.T
     own = np.eye(width - rank)[_slots(tree[-1]) % (width - rank)]  # every gene a dimension of its group's own part
 
-    stage1.components.copy_(torch.as_tensor(loadings))
+    stage1.components.copy_(torch.as_tensor(loadings * signal))
     stage1.own_weight.copy_(torch.as_tensor(own))
     stage1.output_weight.copy_(torch.as_tensor(np.hstack([loadings, own])))
 
     dim, token = stage1.quantizer.dim, 0
-    known: dict[int, np.ndarray] = {-1: np.diag(spread)}  # square root of the covariance that is left, by group
+    known: dict[int, np.ndarray] = {
+        -1: np.diag(signal * np.sqrt(variance))
+    }  # square root of the covariance that is left, by group
     for scale, groups in enumerate(tree):
         finest = scale == len(tree) - 1
         left_by_group = {}

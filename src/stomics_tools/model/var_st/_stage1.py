@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from anndata import AnnData
 from torch import Tensor
 
 from stomics_tools import __version__
@@ -31,17 +32,22 @@ class VarSTStage1(VarSTNetworks):
 
     _stage1_trained: bool = False
 
-    def codebook_report(self) -> pd.DataFrame:
-        """Use of the codes by the training spots: a row a scale and one for all scales.
+    def codebook_report(self, adata: AnnData | None = None) -> pd.DataFrame:
+        """Use of the codes: a row a scale, named by its number of tokens, and one for all scales.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one with the same genes.
 
         Returns
         -------
-        Columns ``n_tokens`` (codes seen), ``n_codes`` (in the vocabulary), ``usage`` (share of these that were seen),
-        ``perplexity`` (exponential of the entropy) and ``n_dead`` (codes never seen).
+        Columns ``usage`` (share of the vocabulary that was seen), ``n_codes`` (in the vocabulary), ``perplexity``
+        (exponential of the entropy), ``n_dead`` (codes never seen) and ``n_tokens`` (codes seen).
         """
         if not self._stage1_trained:
             raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
-        expression = torch.as_tensor(self._expression(self._read(expression=True))[0])
+        expression = torch.as_tensor(self._expression(self._read(adata, expression=True))[0])
         module = self.module.cpu()
         return codebook_report(self._codes(*module.standardize(expression)), module.stage1)
 

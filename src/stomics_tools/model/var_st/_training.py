@@ -22,7 +22,7 @@ from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpo
 logger = logging.getLogger("stomics_tools")
 
 Stage = Literal["both", 1, 2]
-_VISITS = 60_000
+_VISITS = {1: 20_000, 2: 40_000}
 _USUAL = 0.9
 _KERNEL = {"relative_width": 10.0, "penalty": 3.0}
 
@@ -96,7 +96,7 @@ class VarSTTraining(VarSTStage1):
         *,
         max_epochs: int | None = None,
         batch_size: int = 256,
-        lr: float = 3e-3,
+        lr: float = 1e-3,
         weight_decay: float = 1e-4,
         clip_grad: float | None = 1.0,
         patience: int | None = None,
@@ -110,7 +110,7 @@ class VarSTTraining(VarSTStage1):
         Parameters
         ----------
         max_epochs
-            By default as many as show 60,000 spots to it, 10 to 150.
+            By default as many as show 20,000 spots to it, 10 to 150.
         batch_size, lr, weight_decay, clip_grad
             Spots of a step, largest learning rate of AdamW, its decay, and largest norm of the gradient.
         patience
@@ -121,7 +121,7 @@ class VarSTTraining(VarSTStage1):
             See :meth:`train`.
         """
         spots, folds = self._training_spots()
-        max_epochs = _epochs(max_epochs, spots.n_obs, 150)
+        max_epochs = _epochs(max_epochs, _VISITS[1] // spots.n_obs, 150)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(spots, seed, stage=1)
         if ckpt_path is not None:
@@ -186,7 +186,7 @@ class VarSTTraining(VarSTStage1):
         Parameters
         ----------
         max_epochs
-            By default as many as show 60,000 spots to it, 10 to 60.
+            By default as many as show 40,000 spots to it, 10 to 60.
         batch_size, lr, weight_decay, clip_grad, patience, seed, checkpoint_dir, ckpt_path
             See :meth:`train_stage1`.
         key_added, **fit_kwargs
@@ -198,7 +198,7 @@ class VarSTTraining(VarSTStage1):
             If stage 1 is not trained.
         """
         spots, folds = self._training_spots()
-        max_epochs = _epochs(max_epochs, spots.n_obs, 60)
+        max_epochs = _epochs(max_epochs, _VISITS[2] // spots.n_obs, 60)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(spots, seed, stage=2)
         if ckpt_path is not None:  # a checkpoint of stage 2 holds stage 1
@@ -350,8 +350,8 @@ class VarSTTraining(VarSTStage1):
         module.residuals.fit((expression - expected).numpy(), folds.fold)
 
 
-def _epochs(given: int | None, n_obs: int, most: int) -> int:
-    return given if given is not None else min(max(_VISITS // n_obs, 10), most)
+def _epochs(given: int | None, suggested: int, most: int) -> int:
+    return given if given is not None else min(max(suggested, 10), most)
 
 
 def _checkpoints(folder: Path) -> dict[int, Path | None]:

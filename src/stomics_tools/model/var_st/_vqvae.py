@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stomics_tools.model.var_st._scales import GeneGroups, Scales
-from stomics_tools.nn import FSQ, RunningWhitening, VectorQuantizer
+from stomics_tools.nn import FSQ, RunningGaussianization, VectorQuantizer
 
 
 class Field(NamedTuple):
@@ -63,7 +63,7 @@ class GeneVQVAE(nn.Module):
         self.encode_block = Block(n_groups, width)
         self.project = nn.Parameter(torch.randn(n_tokens, width, quantizer.dim) / width**0.5)
         self.unproject = nn.Parameter(torch.randn(n_tokens, quantizer.dim, width) / width**0.5)
-        self.whitening = nn.ModuleList(RunningWhitening(quantizer.dim) for _ in range(n_scales))
+        self.whitening = nn.ModuleList(RunningGaussianization(quantizer.dim) for _ in range(n_scales))
         self.decode_block = Block(n_groups, width)
         self.output_weight = nn.Parameter(torch.randn(n_genes, width) / width**0.5)
         self.output_bias = nn.Parameter(torch.zeros(n_genes))
@@ -110,7 +110,7 @@ class GeneVQVAE(nn.Module):
     def _spread(self, values: Tensor, scale: int) -> Tensor:
         """Quantized directions ``(b, n_groups, dim)`` of a scale to the field ``(b, s, width)``."""
         whitening = self.whitening[scale]
-        assert isinstance(whitening, RunningWhitening)
+        assert isinstance(whitening, RunningGaussianization)
         weight = self.unproject[self.scales.slices()[scale]]
         return self.scales.up(torch.einsum("btd,tdc->btc", whitening.inverse(values), weight), scale)
 
