@@ -7,7 +7,7 @@ from typing import Any
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._evaluate_expression import evaluate_expression
 
-__all__ = ["compare_models", "evaluate_expression", "praga_spike", "spatial_domains"]
+__all__ = ["compare_models", "evaluate_expression", "praga_spike", "spatial_domains", "var_st"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from stomics_tools.tl._praga_spike import praga_spike
 
         return praga_spike
+    if name == "var_st":
+        from stomics_tools.tl._var_st import var_st
+
+        return var_st
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
