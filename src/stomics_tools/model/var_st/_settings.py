@@ -27,10 +27,10 @@ class VarSTSettings:
     n_components: int = 64
     hide_genes: float = 0.5
     likelihood: Likelihood = "normal"
-    n_condition: int = 128
+    n_condition: int = 96
     n_heads: int = 4
     n_layers: int = 2
-    n_hidden: int = 512
+    n_hidden: int = 192
     dropout: float = 0.1
     head: Head | None = None
     label_softness: float = 0.0

@@ -22,7 +22,7 @@ from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpo
 logger = logging.getLogger("stomics_tools")
 
 Stage = Literal["both", 1, 2]
-_VISITS = {1: 20_000, 2: 40_000}
+_VISITS = {1: 20_000, 2: 30_000}
 _USUAL = 0.9
 _KERNEL = {"relative_width": 10.0, "penalty": 3.0}
 
@@ -186,7 +186,7 @@ class VarSTTraining(VarSTStage1):
         Parameters
         ----------
         max_epochs
-            By default as many as show 40,000 spots to it, 10 to 60.
+            By default as many as show 30,000 spots to it, 10 to 60.
         batch_size, lr, weight_decay, clip_grad, patience, seed, checkpoint_dir, ckpt_path
             See :meth:`train_stage1`.
         key_added, **fit_kwargs

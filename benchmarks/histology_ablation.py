@@ -1,0 +1,105 @@
+"""Parts of VARST changed one at a time, C3 left out of C2 to C5. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from _histology import FEATURES, ONE_PATIENT, read_sections
+from _runs import Runs, in_a_process
+from histology import SCORES
+from tables import RESULTS, print_tables
+
+from stomics_tools.tl import evaluate_expression
+
+DEFAULT_OUT = RESULTS / "histology_ablation.csv"
+LEFT_OUT = "C3"
+ARMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "mean of 20 samples as prediction": {"by_samples": True},
+    "guidance 1": {"guidance": 1.0},
+    "scales 200": {"scales": (200,)},
+    "scales 1, 200": {"scales": (1, 200)},
+    "scales 1, 8, 32": {"scales": (1, 8, 32)},
+    "quantizer ema": {"quantizer": "ema"},
+    "quantizer vq": {"quantizer": "vq"},
+    "genes in list order": {"gene_tree": "order"},
+    "joint head": {"head": "joint"},
+    "no condition dropout": {"condition_dropout": 0.0},
+    "neighbours 6": {"n_neighbors": 6},
+    "coordinates": {"use_coordinates": True},
+    "no mixup": {"mixup": 0.0},
+    "one perceptron": {"n_members": 1},
+}
+
+
+class Model:
+    """VARST as `evaluate_expression` takes it, with the ways of prediction that it has no name for."""
+
+    seed = 0
+
+    def __init__(self, guidance: float = 0.0, by_samples: bool = False, **arguments: Any) -> None:
+        self.guidance, self.by_samples, self.arguments = guidance, by_samples, arguments
+
+    def fit(self, train: Any) -> None:
+        from stomics_tools.model import VARST
+
+        VARST.setup_anndata(train, FEATURES, patient_key="patient", section_key="section")
+        self.model = VARST(train, **self.arguments)
+        self.model.train(seed=self.seed, key_added=None, enable_progress_bar=False)
+
+    def predict(self, test: Any) -> Any:
+        return self.model.predict(test, method="samples" if self.by_samples else "mean")
+
+    def sample(self, test: Any, n: int, seed: int) -> Any:
+        return self.model.sample(test, n, guidance=self.guidance, seed=seed)
+
+    def interval(self, test: Any, level: float) -> Any:
+        return self.model.interval(test, level)
+
+
+def evaluate(label: str, seed: int, n_samples: int) -> dict[str, float]:
+    adata = read_sections()
+    table = evaluate_expression(
+        adata[adata.obs["section"].isin(ONE_PATIENT)],
+        {"method": Model(**ARMS[label])},
+        features_key=FEATURES,
+        patient_key="patient",
+        section_key="section",
+        split="section",
+        held_out=[LEFT_OUT],
+        seeds=[seed],
+        n_samples=n_samples,
+    )
+    row = table[(table["section"] == "all") & (table["min_counts"] == 100)].squeeze()
+    return {name: row[name] for name in SCORES if name in row and pd.notna(row[name])}
+
+
+def run_seeds(out: Path, label: str, seeds: list[int], n_samples: int) -> None:
+    runs = Runs(out, SCORES)
+    for seed in seeds:
+        runs.run(LEFT_OUT, label, seed, partial(evaluate, label, seed, n_samples))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    arguments = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    runs = Runs(arguments.out, SCORES)
+    for label in arguments.arms:
+        seeds = [seed for seed in range(arguments.seeds) if not runs.has(LEFT_OUT, label, seed)]
+        if seeds:
+            in_a_process(run_seeds, arguments.out, label, seeds, arguments.samples)
+    print_tables(arguments.out, ("pcc", "pcc_depth_out", "r2", "crps", "gene_correlation_error_sample", "coverage_0.8"))
+
+
+if __name__ == "__main__":
+    main()
