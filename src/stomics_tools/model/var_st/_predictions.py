@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -60,8 +60,9 @@ class VarSTPredictions(VarSTTraining):
         if method == "samples":
             _validate.check_integer(n_samples, argument="n_samples")
             return np.mean(list(self._draws(adata, n_samples, Sampling(), seed, batch_size)), axis=0)
-        predicted = [self.module.restore(self.module.expectation(x)).cpu() for x in self._blocks(adata, batch_size)]
-        return torch.cat(predicted).numpy()
+        return self._of_inputs(
+            adata, batch_size, len(self.gene_names), lambda x: self.module.restore(self.module.expectation(x))
+        )
 
     def sample(
         self,
@@ -170,8 +171,7 @@ class VarSTPredictions(VarSTTraining):
         """
         _validate.check_option(source, ["expression", "features"], argument="source")
         if source == "features":
-            blocks = [self.module.conditions(inputs).cpu() for inputs in self._blocks(adata, batch_size)]
-            return torch.cat(blocks).numpy()
+            return self._of_inputs(adata, batch_size, self._settings.n_condition, self.module.conditions)
         stage1 = self.module.stage1
         scale = min(1, len(stage1.scales.sizes) - 1)
         parts = []
@@ -207,13 +207,20 @@ class VarSTPredictions(VarSTTraining):
             parts.append(self.module.decoded(stage1.quantize(stage1.encode(x, measured)).prefixes[used - 1]).cpu())
         return torch.cat(parts).numpy()
 
-    def _blocks(self, adata: AnnData | None, batch_size: int) -> Iterator[Tensor]:
-        """Inputs of the networks, block by block, on their device."""
+    def _of_inputs(
+        self, adata: AnnData | None, batch_size: int, width: int, function: Callable[[Tensor], Tensor]
+    ) -> np.ndarray:
+        """What `function` says of the inputs of every spot, float32 ``(n_obs, width)``.
+
+        Every block goes to its place at once: beside the result, memory does not grow with the number of spots.
+        """
         self._require_trained()
         _validate.check_integer(batch_size, argument="batch_size")
         spots = self._read(adata, expression=False)
-        for _, inputs in self._inputs(spots).blocks(batch_size):
-            yield inputs.to(self.device)
+        result = np.empty((spots.n_obs, width), dtype=np.float32)
+        for rows, inputs in self._inputs(spots).blocks(batch_size):
+            result[rows] = function(inputs.to(self.device)).cpu().numpy()
+        return result
 
     def _profiles(self, adata: AnnData | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised expression and what of it was measured, block by block."""
@@ -229,9 +236,10 @@ class VarSTPredictions(VarSTTraining):
         """Profiles of all spots, one draw after the other."""
         self._require_trained()
         generator = torch.Generator(self.device).manual_seed(_validate.check_integer(seed, argument="seed", minimum=0))
+
+        def profile(inputs: Tensor) -> Tensor:
+            drawn = draw_codes(self.module, self.module.conditions(inputs), how, generator)
+            return self.module.decoded(drawn.field)
+
         for _ in range(n):
-            blocks = [
-                self.module.decoded(draw_codes(self.module, self.module.conditions(x), how, generator).field).cpu()
-                for x in self._blocks(adata, batch_size)
-            ]
-            yield torch.cat(blocks).numpy()
+            yield self._of_inputs(adata, batch_size, len(self.gene_names), profile)
