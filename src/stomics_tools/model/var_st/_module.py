@@ -153,6 +153,7 @@ class VarSTModule(nn.Module):
             mode = self.mean.training
             left_out = self.mean.eval().left_out(inputs, batch["fold"])
             self.mean.train(mode)
+            left_out = left_out.to(batch["smooth"])  # mixed precision halves it
             expected = torch.lerp(left_out, batch["smooth"], batch["novelty"])
             pooled = self._pooled(codes)
         condition = self.embed(inputs, expected)
