@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +69,7 @@ class Runs:
             **dict(zip(KEYS, key, strict=True)),
             **{name: f"{value:.5g}" for name, value in values.items()},
             "seconds": f"{time.perf_counter() - start:.3f}",
-            "peak_mib": f"{_peak_mib():.0f}",
+            "peak_mib": f"{peak_mib():.0f}",
             "error": error,
             "versions": _versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,13 +92,21 @@ def in_a_process(function: Callable[..., None], *arguments: Any) -> None:
         raise SystemExit(process.exitcode)
 
 
+def in_a_new_process(script: str, *arguments: object) -> dict[str, float]:
+    """Run ``script --one arguments`` in a fresh interpreter and read the JSON object in the last line that it prints."""
+    command = [sys.executable, script, "--one", *map(str, arguments)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
 def _reset_peak() -> None:
     """Start the peak of resident memory anew; without Linux it stays that of the process so far."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Peak of the resident memory of the process, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

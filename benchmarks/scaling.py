@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _runs import Runs
+from _runs import Runs, in_a_new_process, peak_mib
 
 FEATURES = 50
 RESULTS = ("s_epoch", "s_training", "s_domains", "ari", "process_peak_mib")
@@ -90,13 +87,6 @@ def measure_dense(n_obs: int, epochs: int) -> dict[str, float]:
     return {"s_epoch": float(np.median(np.diff(ticks)))}
 
 
-def in_own_process(form: str, n_obs: int, epochs: int) -> dict[str, float]:
-    """Run this script for one measurement."""
-    command = [sys.executable, __file__, "--one", form, str(n_obs), str(epochs)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 10_000, 30_000, 100_000])
@@ -112,8 +102,7 @@ def main() -> None:
         form, n_obs, epochs = args.one[0], int(args.one[1]), int(args.one[2])
         measures = {"dense": measure_dense, "ours": measure_ours, "default": partial(measure_ours, preset=None)}
         result = measures[form](n_obs, epochs)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**result, "process_peak_mib": peak}))
+        print(json.dumps({**result, "process_peak_mib": peak_mib()}))
         return
     jobs = [("ours", n, args.epochs) for n in args.sizes]
     jobs += [("dense", n, 5) for n in args.sizes if n <= args.dense_up_to]
@@ -124,7 +113,9 @@ def main() -> None:
     runs = Runs(args.out, RESULTS)
     for form, n_obs, epochs in jobs:
         for repeat in range(args.repeats):
-            runs.run(str(n_obs), f"{form}, {epochs} epochs", repeat, partial(in_own_process, form, n_obs, epochs))
+            runs.run(
+                str(n_obs), f"{form}, {epochs} epochs", repeat, partial(in_a_new_process, __file__, form, n_obs, epochs)
+            )
 
 
 if __name__ == "__main__":
