@@ -40,6 +40,11 @@ def nearest_levels(z: np.ndarray, levels: tuple[int, ...]) -> tuple[np.ndarray, 
     return codes, values
 
 
+def through(x: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Piecewise linear map that takes `start` to `end`, with slope one beyond them."""
+    return np.interp(x, start, end) + np.minimum(x - start[0], 0) + np.maximum(x - start[-1], 0)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_quantization_across_scales_matches_dense_matrices(make_networks: Make, tree: Tensor, quantizer: str) -> None:
@@ -58,19 +63,23 @@ def test_quantization_across_scales_matches_dense_matrices(make_networks: Make, 
         tokens = slice(token, token + size)
         token += size
         read = np.stack([pooled[:, i] @ stage1.project[tokens][i].double().numpy() for i in range(size)], axis=1)
-        whitening = stage1.whitening[scale]
+        normal = stage1.whitening[scale]
+        knots, targets = normal.knots.double().numpy(), normal.targets.double().numpy()
+        whitening = normal.whitening
         covariance = whitening.covariance.double().numpy()
         dim = len(covariance)
         factor = np.linalg.cholesky(covariance + 1e-5 * np.trace(covariance) / dim * np.eye(dim))
         mean = whitening.mean.double().numpy()
         white = (read - mean) @ np.linalg.inv(factor).T
+        white = np.stack([through(white[..., d], knots[d], targets) for d in range(dim)], axis=-1)
         if isinstance(stage1.quantizer, FSQ):
             codes, values = nearest_levels(white, stage1.quantizer.levels)
         else:
             table = stage1.quantizer.codebook().double().numpy()
             codes = np.square(white[:, :, None] - table).sum(-1).argmin(-1)
             values = table[codes]
-        told = values @ factor.T + mean
+        told = np.stack([through(values[..., d], targets, knots[d]) for d in range(dim)], axis=-1)
+        told = told @ factor.T + mean
         told = np.stack([told[:, i] @ stage1.unproject[tokens][i].double().numpy() for i in range(size)], axis=1)
         added = np.einsum("gs,bgc->bsc", member, told)
         known, left = known + added, left - added
@@ -134,6 +143,22 @@ def test_genes_in_another_order_with_their_weights_give_the_same(
     field, moved = stage1.encode(x, measured), other.encode(x[:, order], measured[:, order])
     torch.testing.assert_close(field, moved)
     torch.testing.assert_close(stage1.decode(field)[:, order], other.decode(moved))
+
+
+@torch.no_grad()
+def test_field_is_the_components_of_the_measured_genes_and_what_they_leave(make_networks: Make, tree: Tensor) -> None:
+    stage1 = make_networks().stage1
+    x, measured = profiles()
+    n = stage1.n_components
+    parts = torch.zeros(20, 5, stage1.output_weight.shape[1])
+    for spot in range(20):
+        seen = measured[spot].nonzero()[:, 0]
+        components = sum(x[spot, gene] * stage1.components[gene] for gene in seen) * 9 / len(seen)
+        parts[spot, :, :n] = components
+        for gene in seen:
+            left = x[spot, gene] - components @ stage1.output_weight[gene, :n]
+            parts[spot, tree[-1][gene], n:] += left * stage1.own_weight[gene]
+    torch.testing.assert_close(stage1.encode(x, measured), stage1.encode_block(parts), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
