@@ -184,7 +184,9 @@ class VARST(VarSTPredictions):
         args = cls._get_setup_method_args(**locals())
         keys = (covariate_keys,) if isinstance(covariate_keys, str) else tuple(covariate_keys or ())
         spec = ImageSpec(features_key, layer, spatial_key, patient_key, section_key, keys)
-        if isinstance(adata, AnnData) and adata.is_view:
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Expected AnnData, found {type(adata).__name__}.")
+        if adata.is_view:
             read_image_spots(adata, spec, expression=True)
             own_data(adata)
         args["setup_args"]["covariate_keys"] = list(keys)

@@ -171,7 +171,9 @@ class VarSTPredictions(VarSTTraining):
         """
         _validate.check_option(source, ["expression", "features"], argument="source")
         if source == "features":
+            self._require_trained()
             return self._of_inputs(adata, batch_size, self._settings.n_condition, self.module.conditions)
+        self._require_stage1()
         stage1 = self.module.stage1
         scale = min(1, len(stage1.scales.sizes) - 1)
         parts = []
@@ -198,7 +200,8 @@ class VarSTPredictions(VarSTTraining):
         -------
         float32 ``(n_obs, n_genes)``.
         """
-        n_all = len(self._settings.scales) if not self._stage1_trained else len(self.module.stage1.scales.sizes)
+        self._require_stage1()
+        n_all = len(self.module.stage1.scales.sizes)
         used = n_all if n_scales is None else _validate.check_integer(n_scales, argument="n_scales")
         if used > n_all:
             raise ValueError(f"`n_scales` must be at most {n_all}, the number of scales, found {used}.")
@@ -224,8 +227,6 @@ class VarSTPredictions(VarSTTraining):
 
     def _profiles(self, adata: AnnData | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised expression and what of it was measured, block by block."""
-        if not self._stage1_trained:
-            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` or `train()` first.")
         _validate.check_integer(batch_size, argument="batch_size")
         expression = torch.as_tensor(self._expression(self._read(adata, expression=True))[0])
         for block in expression.split(batch_size):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from stomics_tools import _validate
 from stomics_tools.model.var_st._scales import check_scales
+from stomics_tools.nn import FSQ
 
 Quantization = Literal["fsq", "ema", "vq"]
 Likelihood = Literal["normal", "nb"]
@@ -48,6 +49,8 @@ class VarSTSettings:
             _validate.check_integer(getattr(self, name), argument=name)
         _validate.check_integer(self.n_mean_hidden, argument="n_mean_hidden")
         _validate.check_integer(self.n_codes, argument="n_codes", minimum=2)
+        if self.quantizer == "fsq":
+            FSQ.for_vocabulary(self.n_codes)  # raises unless it is a power of two
         _validate.check_integer(self.n_neighbors, argument="n_neighbors", minimum=0)
         for name in ("dropout", "mean_dropout", "condition_dropout", "hide_genes"):
             _validate.check_number(getattr(self, name), argument=name, low=0, high=0.95)

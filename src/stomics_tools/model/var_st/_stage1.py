@@ -32,6 +32,10 @@ class VarSTStage1(VarSTNetworks):
 
     _stage1_trained: bool = False
 
+    def _require_stage1(self) -> None:
+        if not self._stage1_trained:
+            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` or `load_stage1(folder)` first.")
+
     def codebook_report(self, adata: AnnData | None = None) -> pd.DataFrame:
         """Use of the codes: a row a scale, named by its number of tokens, and one for all scales.
 
@@ -45,8 +49,7 @@ class VarSTStage1(VarSTNetworks):
         Columns ``usage`` (share of the vocabulary that was seen), ``n_codes`` (in the vocabulary), ``perplexity``
         (exponential of the entropy), ``n_dead`` (codes never seen) and ``n_tokens`` (codes seen).
         """
-        if not self._stage1_trained:
-            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
+        self._require_stage1()
         expression = torch.as_tensor(self._expression(self._read(adata, expression=True))[0])
         module = self.module.cpu()
         return codebook_report(self._codes(*module.standardize(expression)), module.stage1)
@@ -61,8 +64,7 @@ class VarSTStage1(VarSTNetworks):
         overwrite
             Replace what was saved there before.
         """
-        if not self._stage1_trained:
-            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` first.")
+        self._require_stage1()
         write_model(dir_path, self._stage1_tensors(), self._stage1_meta(), overwrite=overwrite)
 
     def load_stage1(self, dir_path: str | Path, *, seed: int = 0) -> None:

@@ -207,11 +207,10 @@ class VarSTTraining(VarSTStage1):
             stage1 = stage1_of({n.removeprefix("module.networks."): t for n, t in checkpoint["state_dict"].items()})
             record = checkpoint["stomics_tools"]["stage1"]
             self._train_args, self.history_ = record["train_args"], history_tables(record["history"])
-        elif not self._stage1_trained:
-            raise RuntimeError("Stage 1 is not trained. Call `train_stage1()` or `load_stage1(folder)` first.")
-        elif meta["data"] != self._trained_on:
-            raise ValueError("The data changed since stage 1 was trained on them. Train it again.")
         else:
+            self._require_stage1()
+            if meta["data"] != self._trained_on:
+                raise ValueError("The data changed since stage 1 was trained on them. Train it again.")
             stage1 = self._stage1_tensors()
             self.history_ = {name: table for name, table in self.history_.items() if name.startswith("stage1_")}
         history = {name: table[name].tolist() for name, table in self.history_.items()}
