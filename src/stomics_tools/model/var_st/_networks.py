@@ -18,6 +18,8 @@ from stomics_tools.model.var_st._linear_start import start_linear
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, VarSTModule
 from stomics_tools.model.var_st._settings import VarSTSettings
 
+_FEWEST = 10
+
 
 class VarSTNetworks(SpatialModel):
     """Data as the networks of :class:`~stomics_tools.model.VARST` take them, and new networks for data."""
@@ -106,6 +108,8 @@ class VarSTNetworks(SpatialModel):
             tree = gene_tree(standardized, scales)
         else:
             tree = ordered_tree(expression.shape[1], scales)
+        # Genes that are alike throughout make fewer groups than asked for: a scale without groups of its own goes.
+        tree = tree[np.append(np.diff(tree.max(axis=1)) > 0, True)]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
@@ -116,6 +120,8 @@ class VarSTNetworks(SpatialModel):
 
     def _training_spots(self) -> tuple[ImageSpots, Folds]:
         spots = self._read(expression=True)
+        if spots.n_obs < _FEWEST:
+            raise ValueError(f"`adata`: at least {_FEWEST} spots are needed to train on, found {spots.n_obs}.")
         return spots, make_folds(spots)
 
     @torch.no_grad()

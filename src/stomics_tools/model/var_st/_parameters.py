@@ -14,8 +14,8 @@ _PUBLISHED_STAGE2 = 84_036_096
 _WHY = {
     "stage 1": "weights for every gene on the way in and out, codes in a space of few dimensions; one code book",
     "condition": "features, and what the mean head expects, to the width of the transformer",
-    "transformer blocks": "no cross-attention to a single condition token (half of its weights cannot act); adaptive "
-    "normalisation in every block instead",
+    "transformer blocks": "modulation by the condition (6 w^2 a block) for cross-attention to it (4 w^2, of which half "
+    "cannot act on a single token)",
     "transformer ends": "codes enter by the field that they stand for, not by an embedding of their ids",
     "mean head": "an ensemble that predicts the conditional mean; the published model has none",
 }

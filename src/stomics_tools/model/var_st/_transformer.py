@@ -27,7 +27,7 @@ class NextScaleTransformer(nn.Module):
     width, n_heads, n_layers, n_hidden
         Dimensions of the transformer.
     dropout
-        In attention and perceptrons.
+        In the perceptrons; without it in attention, torch takes the kernels that never hold all weights.
     """
 
     levels: Tensor
@@ -115,7 +115,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int, n_heads: int, n_hidden: int, dropout: float, *, depth: int) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads = n_heads
         self.norm_1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
         self.queries_keys_values = nn.Linear(width, 3 * width)
@@ -146,9 +146,7 @@ class TransformerBlock(nn.Module):
         )  # (b, heads, t, width / heads)
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        attended = nn.functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         x = x + gate_1 * self.project(attended.transpose(1, 2).flatten(2))
         x = x + gate_2 * self.perceptron(self.norm_2(x) * (1 + scale_2) + shift_2)
         return x, (keys, values)

@@ -132,9 +132,9 @@ class GeneVQVAE(nn.Module):
         x, measured
             See :meth:`encode`.
         counts
-            ``(b, n_genes)`` for the negative binomial likelihood.
+            ``(b, n_genes)`` for the negative binomial likelihood, zero where not measured.
         hide
-            Largest share of the genes that is hidden.
+            Largest share of the genes that is hidden; with 0 the codes up to a scale are to tell all genes.
         """
         device, n_scales = x.device, len(self.whitening)
         partly = torch.rand(len(x), device=device) < 0.5
@@ -145,7 +145,7 @@ class GeneVQVAE(nn.Module):
         outputs = self.decode(field.prefixes[last, torch.arange(len(x), device=device)])
         error = self._errors(outputs, x, measured, counts)
         whole = _mean(error, shown * ~partly[:, None])
-        hidden = _mean(error, (measured - shown) * partly[:, None])
+        hidden = _mean(error, (measured - shown if hide else measured) * partly[:, None])
         return {
             "train_loss": whole + hidden + field.loss,
             "reconstruction_loss": whole,
