@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ class VarSTPredictions(VarSTTraining):
         _validate.check_option(method, ["mean", "samples"], argument="method")
         if method == "samples":
             _validate.check_integer(n_samples, argument="n_samples")
-            return np.mean(list(self._draws(adata, n_samples, Sampling(), seed, batch_size)), axis=0)
+            return reduce(np.add, self._draws(adata, n_samples, Sampling(), seed, batch_size)) / np.float32(n_samples)
         return self._of_inputs(
             adata, batch_size, len(self.gene_names), lambda x: self.module.restore(self.module.expectation(x))
         )
