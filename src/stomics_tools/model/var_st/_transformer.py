@@ -45,6 +45,7 @@ class NextScaleTransformer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
+        self.sizes = sizes
         levels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         self.register_buffer("levels", levels, persistent=False)
         self.embed = nn.Linear(n_field, width)
@@ -73,8 +74,7 @@ class NextScaleTransformer(nn.Module):
             ``(b, n_tokens - n_first, n_field)``: for every token beyond the first scale, what the coarser scales tell.
         """
         mask = self.levels[:, None] >= self.levels[None, :]
-        n_first = int((self.levels == 0).sum())
-        x = torch.cat([condition[:, None].expand(-1, n_first, -1), self.embed(pooled)], dim=1)
+        x = torch.cat([condition[:, None].expand(-1, self.sizes[0], -1), self.embed(pooled)], dim=1)
         x = x + self.position + self.level[self.levels]
         for block in self.blocks:
             x, _ = block(x, condition, mask=mask)
@@ -96,8 +96,9 @@ class NextScaleTransformer(nn.Module):
         cache
             Keys and values of the coarser scales, by block; empty at the first scale.
         """
-        here = self.levels == scale
-        start = condition[:, None].expand(-1, int(here.sum()), -1) if pooled is None else self.embed(pooled)
+        first = sum(self.sizes[:scale])
+        here = slice(first, first + self.sizes[scale])
+        start = condition[:, None].expand(-1, self.sizes[scale], -1) if pooled is None else self.embed(pooled)
         x = start + self.position[here] + self.level[scale]
         grown = []
         for index, block in enumerate(self.blocks):
