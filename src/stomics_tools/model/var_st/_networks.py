@@ -122,6 +122,13 @@ class VarSTNetworks(SpatialModel):
         spots = self._read(expression=True)
         if spots.n_obs < _FEWEST:
             raise ValueError(f"`adata`: at least {_FEWEST} spots are needed to train on, found {spots.n_obs}.")
+        assert spots.expression is not None
+        never = np.isnan(spots.expression).all(axis=0)
+        if never.any():  # allowed in data that a saved model was loaded with
+            genes = [gene for gene, missing in zip(spots.gene_names, never, strict=True) if missing]
+            raise ValueError(
+                f"No spot tells of {len(genes)} genes ({genes[:5]}): these data are not enough to train on."
+            )
         return spots, make_folds(spots)
 
     @torch.no_grad()

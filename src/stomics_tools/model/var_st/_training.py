@@ -123,7 +123,9 @@ class VarSTTraining(VarSTStage1):
         spots, folds = self._training_spots()
         max_epochs = _epochs(max_epochs, _VISITS[1] // spots.n_obs, 150)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
-        meta = self._meta(spots, seed, stage=1)
+        meta = self._meta(
+            spots, seed, 1, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
+        )
         if ckpt_path is not None:
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
         self._stage1_trained = self.is_trained_ = False
@@ -200,7 +202,9 @@ class VarSTTraining(VarSTStage1):
         spots, folds = self._training_spots()
         max_epochs = _epochs(max_epochs, _VISITS[2] // spots.n_obs, 60)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
-        meta = self._meta(spots, seed, stage=2)
+        meta = self._meta(
+            spots, seed, 2, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
+        )
         if ckpt_path is not None:  # a checkpoint of stage 2 holds stage 1
             checkpoint = read_checkpoint(ckpt_path)
             self._check_resumable(checkpoint["stomics_tools"], meta)
@@ -273,8 +277,9 @@ class VarSTTraining(VarSTStage1):
         _validate.check_number(lr, argument="lr", low=0, open_low=True)
         _validate.check_number(weight_decay, argument="weight_decay", low=0)
 
-    def _meta(self, spots: ImageSpots, seed: int, *, stage: int) -> dict[str, Any]:
-        arguments = {**self._arguments(), "stage": stage}
+    def _meta(self, spots: ImageSpots, seed: int, stage: int, **how: float) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one."""
+        arguments = {**self._arguments(), "stage": stage, **how}
         return {"model": type(self).__name__, "arguments": arguments, "data": spots.fingerprint(), "seed": seed}
 
     def _fit(
