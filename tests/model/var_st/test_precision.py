@@ -8,6 +8,7 @@ import torch
 
 from stomics_tools.datasets import simulate_histology
 from stomics_tools.model import VARST
+from stomics_tools.model.var_st._transformer import NextScaleTransformer
 
 
 def trained(precision: str, **given: Any) -> VARST:
@@ -27,3 +28,11 @@ def test_bfloat16_learns_what_float32_learns(given: dict[str, str]) -> None:
         np.testing.assert_allclose(mixed.history_[name], full.history_[name], rtol=0.1)
     assert all(parameter.dtype == torch.float32 for parameter in mixed.module.parameters())
     np.testing.assert_allclose(mixed.predict(), full.predict(), atol=0.1)
+
+
+def test_the_transformer_compiles_as_one_graph() -> None:
+    torch.manual_seed(0)
+    plain = NextScaleTransformer((1, 3), 4, 5, width=8, n_heads=2, n_layers=1, n_hidden=16, dropout=0.0)
+    given = torch.randn(2, 8), torch.randn(2, 3, 4)
+    compiled = torch.compile(plain, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*given), plain(*given))
