@@ -64,11 +64,9 @@ class TokenByToken:
         self.quantizer, self.settings = stage1.quantizer, networks.settings
         self.n_tokens = len(self.transformer.levels)
         self.places = self.transformer.position + self.transformer.level[self.transformer.levels]
-        tell = []  # what a quantized direction of each token tells the field, unwhitened once and for all
-        for whitening, tokens in zip(stage1.whitening, stage1.scales.slices(), strict=True):
-            factor = whitening.inverse(torch.eye(self.quantizer.dim)) - whitening.mean
-            tell.append(factor @ stage1.unproject[tokens])
-        self.tell = torch.cat(tell)
+        every = self.quantizer.lookup(torch.arange(self.quantizer.n_codes))
+        self.values = torch.stack([whitening.inverse(every) for whitening in stage1.whitening])  # of a code, by scale
+        self.unproject = stage1.unproject
 
     @torch.no_grad()
     def draw_codes(self, condition: Tensor, generator: torch.Generator, passes: set[int]) -> Tensor:
@@ -78,8 +76,8 @@ class TokenByToken:
         causal = torch.ones(self.n_tokens, self.n_tokens, dtype=torch.bool).tril()
         for token in range(self.n_tokens):
             if token:
-                field = self.quantizer.lookup(codes[:, token - 1]) @ self.tell[token - 1]
-                inputs[:, token] = self.transformer.embed(field)
+                value = self.values[self.transformer.levels[token - 1], codes[:, token - 1]]
+                inputs[:, token] = self.transformer.embed(value @ self.unproject[token - 1])
             if token in passes:
                 x = inputs[:, : token + 1] + self.places[: token + 1]
                 for block in self.transformer.blocks:

@@ -22,7 +22,7 @@ from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpo
 logger = logging.getLogger("stomics_tools")
 
 Stage = Literal["both", 1, 2]
-_VISITS = {1: 20_000, 2: 30_000}
+_VISITS = 20_000
 _USUAL = 0.9
 _KERNEL = {"relative_width": 10.0, "penalty": 3.0}
 
@@ -121,7 +121,7 @@ class VarSTTraining(VarSTStage1):
             See :meth:`train`.
         """
         spots, folds = self._training_spots()
-        max_epochs = _epochs(max_epochs, _VISITS[1] // spots.n_obs, 150)
+        max_epochs = _epochs(max_epochs, _VISITS // spots.n_obs, 150)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(
             spots, seed, 1, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
@@ -188,7 +188,7 @@ class VarSTTraining(VarSTStage1):
         Parameters
         ----------
         max_epochs
-            By default as many as show 30,000 spots to it, 10 to 60.
+            By default as many as show 20,000 spots to it, 10 to 60.
         batch_size, lr, weight_decay, clip_grad, patience, seed, checkpoint_dir, ckpt_path
             See :meth:`train_stage1`.
         key_added, **fit_kwargs
@@ -200,7 +200,7 @@ class VarSTTraining(VarSTStage1):
             If stage 1 is not trained.
         """
         spots, folds = self._training_spots()
-        max_epochs = _epochs(max_epochs, _VISITS[2] // spots.n_obs, 60)
+        max_epochs = _epochs(max_epochs, _VISITS // spots.n_obs, 60)
         self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(
             spots, seed, 2, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
