@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 N_NEAREST = 10
+_BLOCK = 4096
 
 
 class KernelRidge(nn.Module):
@@ -44,14 +45,19 @@ class KernelRidge(nn.Module):
         """
         chosen = torch.randperm(len(x))[: len(self.landmarks)]
         landmarks = x[chosen].double()
-        distances = torch.cdist(landmarks, landmarks).square()
-        self.squared_width = relative_width * distances.median().clamp(min=1e-12).to(x.dtype)
-        gram = torch.exp(-distances / self.squared_width)
-        kernel = torch.exp(-torch.cdist(x.double(), landmarks).square() / self.squared_width)
-        normal = kernel.T @ kernel + penalty * gram
+        distances = torch.pdist(landmarks).square()
+        median = distances.median() if len(distances) else torch.ones(())
+        width = relative_width * median.clamp(min=1e-12)
+        gram = torch.exp(-torch.cdist(landmarks, landmarks).square() / width)
+        normal, right = penalty * gram, torch.zeros(len(gram), y.shape[1], dtype=gram.dtype)
+        for rows, values in zip(x.split(_BLOCK), y.split(_BLOCK), strict=True):
+            kernel = torch.exp(-torch.cdist(rows.double(), landmarks).square() / width)
+            normal += kernel.T @ kernel
+            right += kernel.T @ values.double()
         jitter = 1e-9 * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+        self.squared_width = width.to(x.dtype)
         self.landmarks.copy_(x[chosen])
-        self.coefficients.copy_(torch.cholesky_solve(kernel.T @ y.double(), torch.linalg.cholesky(normal + jitter)))
+        self.coefficients.copy_(torch.cholesky_solve(right, torch.linalg.cholesky(normal + jitter)))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b, n_inputs)`` to ``(b, n_genes)``."""

@@ -134,7 +134,8 @@ class VARST(VarSTPredictions):
                 "`n_neighbors` and `use_coordinates` need coordinates. Name them in `setup_anndata(spatial_key=...)`."
             )
         if self.adata is not None:
-            self._expression(self._read(expression=True))
+            _, counts = self._expression(self._read(expression=True))
+            logger.info("The expression is taken %s.", "as it is" if counts is None else "for counts: log1p of CP10k")
 
     # ------------------------------------------------------------------ setup
 

@@ -327,7 +327,9 @@ class VarSTTraining(VarSTStage1):
             here = fold == number
             other = KernelRidge(min(MAX_LANDMARKS, int((~here).sum())), inputs.shape[1], x.shape[1])
             other.fit(inputs[~here], x[~here], **_KERNEL)
-            left_out[here], distance[here] = other(inputs[here]), other.distance(inputs[here])
+            blocks = inputs[here].split(1024)
+            left_out[here] = torch.cat([other(block) for block in blocks])
+            distance[here] = torch.cat([other.distance(block) for block in blocks])
         kernel.usual_distance.copy_(distance.quantile(_USUAL).clamp(min=1e-6))
         return left_out, novelty(distance, kernel.usual_distance)
 
