@@ -107,10 +107,10 @@ def test_distance_is_that_to_the_tenth_nearest_landmark() -> None:
         np.testing.assert_allclose(model.distance(x), expected, rtol=1e-4)
 
 
-def test_novelty_rises_from_the_usual_distance_to_half_as_much_again() -> None:
+def test_novelty_rises_from_the_usual_distance_to_a_quarter_more() -> None:
     distance = torch.tensor([0.0, 1.9, 2.0, 2.25, 2.5, 3.0, 100.0])
     found = novelty(distance, torch.tensor(2.0))
-    torch.testing.assert_close(found, torch.tensor([0.0, 0, 0, 0.25, 0.5, 1, 1])[:, None])
+    torch.testing.assert_close(found, torch.tensor([0.0, 0, 0, 0.5, 1, 1, 1])[:, None])
     model = KernelRidge(5, 6, 3)
     x = torch.randn(9, 6)
     model.usual_distance.fill_(2.0)

@@ -78,8 +78,11 @@ def draw(
 def _draw_one(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     if temperature == 0:
         return logits.argmax(-1)
-    probability = (logits / temperature).softmax(-1)
-    return torch.multinomial(probability.flatten(0, -2), 1, generator=generator).view(logits.shape[:-1])
+    # One uniform number a token; torch.multinomial draws one for each of thousands of codes.
+    cumulative = (logits / temperature).float().softmax(-1).cumsum(-1)
+    uniform = torch.rand(*logits.shape[:-1], 1, generator=generator, device=logits.device)
+    drawn = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
+    return drawn.clamp(max=logits.shape[-1] - 1)[..., 0]
 
 
 def _truncate(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:

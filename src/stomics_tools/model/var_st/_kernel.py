@@ -69,10 +69,10 @@ class KernelRidge(nn.Module):
         return torch.cdist(x, self.landmarks).topk(nearest, dim=1, largest=False).values[:, -1]
 
     def novelty(self, x: Tensor) -> Tensor:
-        """How strange spots are, ``(b, 1)``: 0 up to the usual distance, 1 from half as much again."""
+        """How strange spots are, ``(b, 1)``: 0 up to the usual distance, 1 from a quarter more."""
         return novelty(self.distance(x), self.usual_distance)
 
 
 def novelty(distance: Tensor, usual: Tensor) -> Tensor:
     """See :meth:`KernelRidge.novelty`: ``(b,)`` to ``(b, 1)``."""
-    return ((distance / usual - 1) / 0.5).clamp(0, 1)[:, None]
+    return ((distance / usual - 1) / 0.25).clamp(0, 1)[:, None]

@@ -36,7 +36,7 @@ class VarSTSettings:
     head: Head | None = None
     label_softness: float = 0.0
     condition_dropout: float = 0.1
-    n_members: int = 4
+    n_members: int = 6
     n_mean_hidden: int = 256
     mean_dropout: float = 0.3
     mixup: float = 2.0
