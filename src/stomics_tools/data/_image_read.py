@@ -162,7 +162,7 @@ def _read_groups(adata: AnnData, spec: ImageSpec, *, required: bool) -> tuple[_G
     if patient is not None and section is not None:
         of_section, of_patient = (np.asarray(names, dtype=object)[codes] for codes, names in (section, patient))
         check_nested(of_section, of_patient, spec.section_key, spec.patient_key)
-    return patient, section or patient or (np.zeros(adata.n_obs, dtype=np.int64), ("0",))
+    return patient, section or patient or (np.broadcast_to(np.int64(0), adata.n_obs), ("0",))
 
 
 def _read_column(adata: AnnData, key: str | None, argument: str, *, required: bool) -> _Groups | None:
