@@ -9,6 +9,7 @@ from sklearn.utils.extmath import randomized_svd
 from stomics_tools.model.var_st._vqvae import GeneVQVAE
 
 _TIE = 1e-3
+_LEAST = 0.03
 
 
 @torch.no_grad()
@@ -47,7 +48,7 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
     stage1.own_weight.copy_(torch.as_tensor(own))
     stage1.output_weight.copy_(torch.as_tensor(np.hstack([loadings, own])))
 
-    dim, token = stage1.quantizer.dim, 0
+    dim, token, rng = stage1.quantizer.dim, 0, np.random.default_rng(0)
     known: dict[int, np.ndarray] = {
         -1: np.diag(signal * np.sqrt(variance))
     }  # square root of the covariance that is left, by group
@@ -63,15 +64,28 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
                 weight = np.hstack([weight, own[genes]])
             every = np.pad(loadings, ((0, 0), (0, len(root) - rank)))  # breaks ties among directions of no use here
             directions = _leading(np.vstack([weight @ root, _TIE * every @ root]), dim)
-            read = np.zeros((width, dim))
-            tell = np.zeros((dim, width))
-            read[: len(root)] = np.linalg.pinv(root, rcond=1e-6).T @ directions
-            tell[:, : len(root)] = (root @ directions).T
-            stage1.project[token] = torch.as_tensor(read)
-            stage1.unproject[token] = torch.as_tensor(tell)
+            read, tell = _balanced(root, directions, rng)
+            stage1.project[token] = torch.as_tensor(np.pad(read, ((0, width - len(root)), (0, 0))))
+            stage1.unproject[token] = torch.as_tensor(np.pad(tell, ((0, 0), (0, width - len(root)))))
             left_by_group[group] = root @ (np.eye(len(root)) - directions @ directions.T)
             token += 1
         known = left_by_group
+
+
+def _balanced(root: np.ndarray, directions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What reads `directions` of a field with covariance ``root root'``, and what tells them.
+
+    The first are unit vectors ``(width, dim)``, the second ``(dim, width)``. Training moves all weights by about as much, so none may be far from one: where next to nothing is left to be read,
+    an arbitrary vector reads and nothing is told.
+    """
+    read = np.linalg.pinv(root, rcond=_LEAST).T @ directions
+    tell = (root @ directions).T
+    size = np.linalg.norm(read, axis=0)
+    useless = (np.linalg.norm(tell, axis=1) < _LEAST * np.linalg.norm(root, 2)) | (size == 0)
+    read[:, useless] = rng.normal(size=(len(root), int(useless.sum())))
+    size = np.where(useless, np.linalg.norm(read, axis=0), size)
+    tell[useless] = 0
+    return read / size, tell * size[:, None]
 
 
 def _slots(groups: np.ndarray) -> np.ndarray:
