@@ -10,20 +10,18 @@ from stomics_tools.nn.whitening import RunningWhitening
 
 
 class RunningGaussianization(nn.Module):
-    """Rounds of whitening, rotation, and each dimension by itself to a standard normal distribution.
+    """Whitening, and then each dimension by itself to a standard normal distribution.
 
-    Heavy tails, skew and clusters leave most codes of a scalar quantizer unused; after this map codes are used alike, as
-    far as the dimensions became independent (Laparra et al. 2011, with rotations drawn once). The last part of a round
-    interpolates linearly between running quantiles and beyond the outermost continues with slope one. Gradients pass
-    unchanged both ways (straight-through): slopes between quantiles that nearly tie are steep, and what is quantized
-    between the map and its inverse meets another slope on the way back.
+    Heavy tails and skew leave most levels of a scalar quantizer unused; after this map they are used alike, and codes as
+    far as the dimensions are independent (one iteration of Laparra et al. 2011). The second part interpolates linearly
+    between running quantiles and beyond the outermost continues with slope one. Gradients pass unchanged both ways
+    (straight-through): slopes between quantiles that nearly tie are steep, and what is quantized between the map and its
+    inverse meets another slope on the way back.
 
     Parameters
     ----------
     dim
         Numbers of a vector.
-    n_rounds
-        Rounds; a single one leaves the dimensions of clustered vectors dependent.
     momentum
         Weight of a new batch in the running statistics.
     n_knots
@@ -32,65 +30,36 @@ class RunningGaussianization(nn.Module):
         Vectors of a batch, evenly spaced, from which quantiles are taken.
     """
 
-    def __init__(
-        self, dim: int, *, n_rounds: int = 1, momentum: float = 0.05, n_knots: int = 33, n_rows: int = 2048
-    ) -> None:
+    knots: Tensor
+    targets: Tensor
+    n_updates: Tensor
+
+    def __init__(self, dim: int, *, momentum: float = 0.05, n_knots: int = 33, n_rows: int = 2048) -> None:
         super().__init__()
-        if n_rounds < 1:
-            raise ValueError(f"`n_rounds` must be at least 1, found {n_rounds}.")
         if n_knots < 2:
             raise ValueError(f"`n_knots` must be at least 2, found {n_knots}.")
-        generator = torch.Generator().manual_seed(0)
-        self.rounds = nn.ModuleList(
-            _Round(torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0], momentum, n_knots, n_rows)
-            for _ in range(n_rounds)
-        )
+        self.momentum, self.n_rows = momentum, n_rows
+        self.whitening = RunningWhitening(dim, momentum)
+        chances = (torch.arange(n_knots) + 0.5) / n_knots
+        targets = 2**0.5 * torch.erfinv(2 * chances - 1)
+        self.register_buffer("targets", targets, persistent=False)
+        self.register_buffer("knots", targets.expand(dim, -1).clone())
+        self.register_buffer("n_updates", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Nearly standard normal numbers ``(..., dim)`` of vectors ``(..., dim)``."""
         with torch.no_grad():
-            z = x
-            for part in self.rounds:
-                z = part(z)
+            white = self.whitening(x)
+            if self.training:
+                self._update(white.reshape(-1, white.shape[-1]).float())
+            z = _interpolate(white, self.knots, self.targets.expand_as(self.knots))
         return x + (z - x).detach()
 
     def inverse(self, z: Tensor) -> Tensor:
         """Vectors ``(..., dim)`` that :meth:`forward` takes to `z`, with the statistics as they are."""
         with torch.no_grad():
-            x = z
-            for part in reversed(self.rounds):
-                assert isinstance(part, _Round)
-                x = part.inverse(x)
+            x = self.whitening.inverse(_interpolate(z, self.targets.expand_as(self.knots), self.knots))
         return z + (x - z).detach()
-
-
-class _Round(nn.Module):
-    knots: Tensor
-    rotation: Tensor
-    targets: Tensor
-    n_updates: Tensor
-
-    def __init__(self, rotation: Tensor, momentum: float, n_knots: int, n_rows: int) -> None:
-        super().__init__()
-        self.momentum, self.n_rows = momentum, n_rows
-        self.whitening = RunningWhitening(len(rotation), momentum)
-        chances = (torch.arange(n_knots) + 0.5) / n_knots
-        targets = 2**0.5 * torch.erfinv(2 * chances - 1)
-        self.register_buffer("rotation", rotation, persistent=False)
-        self.register_buffer("targets", targets, persistent=False)
-        self.register_buffer("knots", targets.expand(len(rotation), -1).clone())
-        self.register_buffer("n_updates", torch.tensor(0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        white = self.whitening(x)
-        turned = white @ self.rotation.to(white)
-        if self.training:
-            self._update(turned.reshape(-1, turned.shape[-1]).float())
-        return _interpolate(turned, self.knots, self.targets.expand_as(self.knots))
-
-    def inverse(self, z: Tensor) -> Tensor:
-        turned = _interpolate(z, self.targets.expand_as(self.knots), self.knots)
-        return self.whitening.inverse(turned @ self.rotation.T.to(turned))
 
     def _update(self, rows: Tensor) -> None:
         rows = rows[:: max(len(rows) // self.n_rows, 1)]

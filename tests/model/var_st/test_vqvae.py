@@ -45,23 +45,23 @@ def through(x: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.interp(x, start, end) + np.minimum(x - start[0], 0) + np.maximum(x - start[-1], 0)
 
 
-class Round:
-    """Whitening, rotation and quantile maps in numpy, with the statistics of a module."""
+class NormalMap:
+    """Whitening and quantile maps in numpy, with the statistics of a module."""
 
     def __init__(self, module: nn.Module) -> None:
         self.knots, self.targets = module.knots.double().numpy(), module.targets.double().numpy()
-        self.rotation, self.mean = module.rotation.double().numpy(), module.whitening.mean.double().numpy()
+        self.mean = module.whitening.mean.double().numpy()
         covariance = module.whitening.covariance.double().numpy()
         self.dim = len(covariance)
         self.factor = np.linalg.cholesky(covariance + 1e-5 * np.trace(covariance) / self.dim * np.eye(self.dim))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        turned = (x - self.mean) @ np.linalg.inv(self.factor).T @ self.rotation
-        return np.stack([through(turned[..., d], self.knots[d], self.targets) for d in range(self.dim)], axis=-1)
+        white = (x - self.mean) @ np.linalg.inv(self.factor).T
+        return np.stack([through(white[..., d], self.knots[d], self.targets) for d in range(self.dim)], axis=-1)
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        turned = np.stack([through(z[..., d], self.targets, self.knots[d]) for d in range(self.dim)], axis=-1)
-        return turned @ self.rotation.T @ self.factor.T + self.mean
+        white = np.stack([through(z[..., d], self.targets, self.knots[d]) for d in range(self.dim)], axis=-1)
+        return white @ self.factor.T + self.mean
 
 
 @torch.no_grad()
@@ -82,19 +82,15 @@ def test_quantization_across_scales_matches_dense_matrices(make_networks: Make, 
         tokens = slice(token, token + size)
         token += size
         read = np.stack([pooled[:, i] @ stage1.project[tokens][i].double().numpy() for i in range(size)], axis=1)
-        rounds = [Round(part) for part in stage1.whitening[scale].rounds]
-        normal = read
-        for part in rounds:
-            normal = part.forward(normal)
+        map_ = NormalMap(stage1.whitening[scale])
+        normal = map_.forward(read)
         if isinstance(stage1.quantizer, FSQ):
             codes, values = nearest_levels(normal, stage1.quantizer.levels)
         else:
             table = stage1.quantizer.codebook().double().numpy()
             codes = np.square(normal[:, :, None] - table).sum(-1).argmin(-1)
             values = table[codes]
-        told = values
-        for part in reversed(rounds):
-            told = part.inverse(told)
+        told = map_.inverse(values)
         told = np.stack([told[:, i] @ stage1.unproject[tokens][i].double().numpy() for i in range(size)], axis=1)
         added = np.einsum("gs,bgc->bsc", member, told)
         known, left = known + added, left - added

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from stomics_tools.model.var_st._scales import GeneGroups, Scales
 from stomics_tools.nn import FSQ, RunningGaussianization, VectorQuantizer
 
-# The few tokens of a coarse scale fall into the clusters of patients, and more rounds cost nothing there.
-_FEW_TOKENS, _N_ROUNDS = 8, 3
-
 
 class Field(NamedTuple):
     """An expression profile in codes.
@@ -66,10 +63,7 @@ class GeneVQVAE(nn.Module):
         self.encode_block = Block(n_groups, width)
         self.project = nn.Parameter(torch.randn(n_tokens, width, quantizer.dim) / width**0.5)
         self.unproject = nn.Parameter(torch.randn(n_tokens, quantizer.dim, width) / width**0.5)
-        self.whitening = nn.ModuleList(
-            RunningGaussianization(quantizer.dim, n_rounds=_N_ROUNDS if size <= _FEW_TOKENS else 1)
-            for size in self.scales.sizes
-        )
+        self.whitening = nn.ModuleList(RunningGaussianization(quantizer.dim) for _ in self.scales.sizes)
         self.decode_block = Block(n_groups, width)
         self.output_weight = nn.Parameter(torch.randn(n_genes, width) / width**0.5)
         self.output_bias = nn.Parameter(torch.zeros(n_genes))
