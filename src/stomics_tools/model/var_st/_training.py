@@ -96,7 +96,7 @@ class VarSTTraining(VarSTStage1):
         *,
         max_epochs: int | None = None,
         batch_size: int = 256,
-        lr: float = 1e-3,
+        lr: float = 2e-4,
         weight_decay: float = 1e-4,
         clip_grad: float | None = 1.0,
         patience: int | None = None,
@@ -112,7 +112,8 @@ class VarSTTraining(VarSTStage1):
         max_epochs
             By default as many as show 20,000 spots to it, 10 to 150.
         batch_size, lr, weight_decay, clip_grad
-            Spots of a step, largest learning rate of AdamW, its decay, and largest norm of the gradient.
+            Spots of a step, largest learning rate of AdamW, its decay, and largest norm of the gradient. Stage 1 begins
+            as a linear model; a rate of 1e-3 takes it away from there faster than the losses lead anywhere.
         patience
             Stop when the training loss has not fallen for so many epochs.
         seed, checkpoint_dir, ckpt_path
