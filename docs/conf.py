@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import version as metadata_version
 
-from stomics_tools.model._base import SpatialModel
-from stomics_tools.model._full_graph import FullGraphModel
+from stomics_tools import baselines, model
 
 project = "stomics-tools"
 author = "The stomics-tools developers"
@@ -26,10 +25,18 @@ templates_path = ["_templates"]
 
 autosummary_generate = True
 autosummary_imported_members = True
-# What all models share; what scvi-tools gives them beside is documented there.
+# What classes have from bases of this package; what scvi-tools and scikit-learn give them beside is documented there.
 autosummary_context = {
     "shared": sorted(
-        name for model in (SpatialModel, FullGraphModel) for name in vars(model) if not name.startswith("_")
+        {
+            name
+            for documented in (*vars(model).values(), *vars(baselines).values())
+            if isinstance(documented, type)
+            for base in documented.__mro__
+            if base.__module__.startswith("stomics_tools.")
+            for name in vars(base)
+            if not name.startswith("_")
+        }
     )
 }
 autodoc_member_order = "bysource"
