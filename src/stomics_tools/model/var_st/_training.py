@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -259,9 +260,9 @@ class VarSTTraining(VarSTStage1):
         if key_added is not None:
             self.write_results(key_added=key_added)
 
+    @abstractmethod
     def write_results(self, adata: Any = None, *, key_added: str | None = None) -> None:
-        """See :class:`~stomics_tools.model.VARST`."""
-        raise NotImplementedError
+        """Write predictions into an object."""
 
     def _check_stage(
         self,
