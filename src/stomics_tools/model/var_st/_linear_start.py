@@ -9,6 +9,7 @@ from sklearn.utils.extmath import randomized_svd
 from stomics_tools.model.var_st._vqvae import GeneVQVAE
 
 _TIE = 1e-3
+_UNTOLD = 0.1  # share of a direction's variance that codes leave; more or less of it (.05, .2) denoises as well
 _LEAST = 0.03
 
 
@@ -17,10 +18,12 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
     """Set the weights of `stage1` to those of a linear model.
 
     Components of the field are those of probabilistic principal component analysis (Tipping & Bishop 1999): the
-    principal components of the profile, each shrunk by the share of noise in its variance. From the coarsest scale on, each token reads
-    the directions that tell most of the variance of its genes beyond what the coarser tokens tell: the leading
+    principal components of the profile, each shrunk by the share of noise in its variance. From the coarsest scale on,
+    each token reads the directions that tell most of the variance of its genes beyond what the coarser tokens tell: the leading
     eigenvectors of ``C^(1/2) L' L C^(1/2)`` for loadings ``L`` of its genes and the covariance ``C`` of what is left
-    (where these are fewer than the dimensions of a code, the rest tell most of all other genes). The finest tokens read what the components leave of their own genes as well.
+    (where these are fewer than the dimensions of a code, the rest tell most of all other genes). Codes round: a share
+    of the variance of a direction is left to finer tokens, which so correct the strongest directions once more. The
+    finest tokens read what the components leave of their own genes as well.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
             read, tell = _balanced(root, directions, rng)
             stage1.project[token] = torch.as_tensor(np.pad(read, ((0, width - len(root)), (0, 0))))
             stage1.unproject[token] = torch.as_tensor(np.pad(tell, ((0, 0), (0, width - len(root)))))
-            left_by_group[group] = root @ (np.eye(len(root)) - directions @ directions.T)
+            left_by_group[group] = root @ (np.eye(len(root)) - (1 - _UNTOLD**0.5) * directions @ directions.T)
             token += 1
         known = left_by_group
 
@@ -75,8 +78,9 @@ def start_linear(stage1: GeneVQVAE, standardized: np.ndarray, tree: np.ndarray) 
 def _balanced(root: np.ndarray, directions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """What reads `directions` of a field with covariance ``root root'``, and what tells them.
 
-    The first are unit vectors ``(width, dim)``, the second ``(dim, width)``. Training moves all weights by about as much, so none may be far from one: where next to nothing is left to be read,
-    an arbitrary vector reads and nothing is told.
+    The first are unit vectors ``(width, dim)``, the second ``(dim, width)``. Training moves all weights by about as
+    much, so none may be far from one: where next to nothing is left to be read, an arbitrary vector reads and nothing
+    is told.
     """
     read = np.linalg.pinv(root, rcond=_LEAST).T @ directions
     tell = (root @ directions).T
