@@ -107,12 +107,12 @@ def test_the_condition_is_dropped_for_a_share_of_the_spots(make_networks: Make) 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_expectation_is_the_head_and_the_kernel_by_their_shares(make_networks: Make, share: float) -> None:
     networks = make_networks()
-    networks.kernel.landmarks.normal_()
-    networks.kernel.coefficients.normal_()
-    networks.kernel.usual_distance.fill_(3.0)
-    networks.kernel_share.fill_(share)
+    networks.smooth.landmarks.normal_()
+    networks.smooth.coefficients.normal_()
+    networks.smooth.usual_distance.fill_(3.0)
+    networks.smooth_share.fill_(share)
     x = torch.randn(50, 6)
-    head, kernel, strange = networks.mean(x), networks.kernel(x), networks.kernel.novelty(x)
+    head, kernel, strange = networks.mean(x), networks.smooth(x), networks.smooth.novelty(x)
     assert strange.min() == 0
     assert strange.max() > 0.5
     base = (1 - strange) * head + strange * kernel

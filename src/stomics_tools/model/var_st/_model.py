@@ -306,7 +306,7 @@ class VARST(VarSTPredictions):
             cls._register(adata, ImageSpotsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
         n_folds = tensors["mean.layers.1.weight"].shape[0] - model._settings.n_members
-        module = model._make_module(n_folds, len(tensors["kernel.landmarks"]), tensors["tree"])
+        module = model._make_module(n_folds, len(tensors["smooth.landmarks"]), tensors["tree"])
         model._restore(module, tensors, meta)
         model._stage1_trained = True
         return model

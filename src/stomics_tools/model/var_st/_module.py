@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from stomics_tools.model.var_st._codes import cross_entropy, n_logits
 from stomics_tools.model.var_st._inputs import InputScaling
-from stomics_tools.model.var_st._kernel import KernelRidge
 from stomics_tools.model.var_st._mean import MeanHead
 from stomics_tools.model.var_st._residuals import Residuals
 from stomics_tools.model.var_st._settings import VarSTSettings
+from stomics_tools.model.var_st._smooth import SmoothRegression
 from stomics_tools.model.var_st._transformer import NextScaleTransformer
 from stomics_tools.model.var_st._vqvae import GeneVQVAE
 from stomics_tools.nn import FSQ, VectorQuantizer
@@ -36,14 +36,14 @@ class VarSTModule(nn.Module):
     n_folds
         Folds of the training data.
     n_landmarks
-        Spots that the kernel regression keeps.
+        Spots that the smooth regression keeps.
     """
 
     gene_mean: Tensor
     gene_sd: Tensor
     gene_low: Tensor
     tree: Tensor
-    kernel_share: Tensor
+    smooth_share: Tensor
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class VarSTModule(nn.Module):
             width=s.n_mean_hidden,
             dropout=s.mean_dropout,
         )
-        self.kernel = KernelRidge(n_landmarks, n_inputs, n_genes)
-        self.register_buffer("kernel_share", torch.tensor(0.0))
+        self.smooth = SmoothRegression(n_landmarks, n_inputs, n_genes)
+        self.register_buffer("smooth_share", torch.tensor(0.0))
         self.residuals = Residuals(n_genes)
 
         self.condition = nn.Sequential(
@@ -125,11 +125,11 @@ class VarSTModule(nn.Module):
     def expectation(self, inputs: Tensor) -> Tensor:
         """Standardised expression expected given the inputs, ``(b, n_genes)``.
 
-        The kernel regression has a share of it that was found on spots left out, and all of it where a spot is
+        The smooth regression has a share of it that was found on spots left out, and all of it where a spot is
         stranger than those were.
         """
-        share = self.kernel_share + (1 - self.kernel_share) * self.kernel.novelty(inputs)
-        return torch.lerp(self.mean(inputs), self.kernel(inputs), share)
+        share = self.smooth_share + (1 - self.smooth_share) * self.smooth.novelty(inputs)
+        return torch.lerp(self.mean(inputs), self.smooth(inputs), share)
 
     # ---------------------------------------------------------- the generator
 
@@ -139,12 +139,12 @@ class VarSTModule(nn.Module):
 
     def conditions(self, inputs: Tensor) -> Tensor:
         """Conditions of spots that were not trained on."""
-        return self.embed(inputs, torch.lerp(self.mean(inputs), self.kernel(inputs), self.kernel.novelty(inputs)))
+        return self.embed(inputs, torch.lerp(self.mean(inputs), self.smooth(inputs), self.smooth.novelty(inputs)))
 
     def generator_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of the codes, mean over the tokens of a scale and over the scales.
 
-        The condition holds what the mean head and the kernel regression say of a spot without having been fitted to
+        The condition holds what the mean head and the smooth regression say of a spot without having been fitted to
         it, as it will be later.
         """
         inputs, codes = batch["inputs"], batch["codes"]

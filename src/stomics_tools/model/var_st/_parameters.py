@@ -22,7 +22,7 @@ _WHY = {
 
 
 def parameter_table(networks: VarSTModule) -> pd.DataFrame:
-    """Trained parameters by part; the kernel regression has none."""
+    """Trained parameters by part; the smooth regression has none."""
     blocks = networks.transformer.blocks
     counted = {
         "stage 1": _count(networks.stage1),

@@ -15,8 +15,8 @@ from torch import Tensor
 from stomics_tools import _validate
 from stomics_tools.data import ImageSpots
 from stomics_tools.model.var_st._folds import Folds
-from stomics_tools.model.var_st._kernel import KernelRidge, novelty
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, Stage1, Stage2
+from stomics_tools.model.var_st._smooth import SmoothRegression, novelty
 from stomics_tools.model.var_st._stage1 import VarSTStage1, stage1_of
 from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpoint, row_batches
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("stomics_tools")
 Stage = Literal["both", 1, 2]
 _VISITS = 20_000
 _USUAL = 0.9
-_KERNEL = {"relative_width": 10.0, "penalty": 3.0}
+_SMOOTH = {"relative_width": 10.0, "penalty": 3.0}
 
 
 class VarSTTraining(VarSTStage1):
@@ -229,7 +229,7 @@ class VarSTTraining(VarSTStage1):
         fold = torch.as_tensor(folds.fold)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            smooth, strange = self._fit_kernels(inputs, x, fold)
+            smooth, strange = self._fit_smooth(inputs, x, fold)
         self._fit(
             Stage2(module),
             {
@@ -314,26 +314,26 @@ class VarSTTraining(VarSTStage1):
         }
         self.module.eval()
 
-    def _fit_kernels(self, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
-        """Fit the kernel regression.
+    def _fit_smooth(self, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+        """Fit the smooth regression.
 
         Returns
         -------
         What one fitted to the other folds says of each fold, ``(n_obs, n_genes)``, and how strange its spots are to
         that one, ``(n_obs, 1)``: nine of ten are not.
         """
-        kernel = self.module.kernel
-        kernel.fit(inputs, x, **_KERNEL)
+        regression = self.module.smooth
+        regression.fit(inputs, x, **_SMOOTH)
         left_out, distance = torch.empty_like(x), torch.empty(len(x))
         for number in range(int(fold.max()) + 1):
             here = fold == number
-            other = KernelRidge(min(MAX_LANDMARKS, int((~here).sum())), inputs.shape[1], x.shape[1])
-            other.fit(inputs[~here], x[~here], **_KERNEL)
+            other = SmoothRegression(min(MAX_LANDMARKS, int((~here).sum())), inputs.shape[1], x.shape[1])
+            other.fit(inputs[~here], x[~here], **_SMOOTH)
             blocks = inputs[here].split(1024)
             left_out[here] = torch.cat([other(block) for block in blocks])
             distance[here] = torch.cat([other.distance(block) for block in blocks])
-        kernel.usual_distance.copy_(distance.quantile(_USUAL).clamp(min=1e-6))
-        return left_out, novelty(distance, kernel.usual_distance)
+        regression.usual_distance.copy_(distance.quantile(_USUAL).clamp(min=1e-6))
+        return left_out, novelty(distance, regression.usual_distance)
 
     @torch.no_grad()
     def _weigh(
@@ -346,15 +346,15 @@ class VarSTTraining(VarSTStage1):
         strange: Tensor,
         folds: Folds,
     ) -> None:
-        """Share of the kernel regression in the mean, by least squares on spots left out, and quantiles of the rest."""
+        """Share of the smooth regression in the mean, by least squares on spots left out, and quantiles of the rest."""
         module = self.module.cpu()
         fold = torch.as_tensor(folds.fold)
         heads = [module.mean.left_out(a, b) for a, b in zip(inputs.split(1024), fold.split(1024), strict=True)]
         base = torch.lerp(torch.cat(heads), smooth, strange)
         step = (smooth - base) * measured
         share = ((x - base) * step).sum() / step.square().sum().clamp(min=1e-12)
-        module.kernel_share.copy_(share.clamp(0, 1))
-        expected = module.restore(torch.lerp(base, smooth, module.kernel_share))
+        module.smooth_share.copy_(share.clamp(0, 1))
+        expected = module.restore(torch.lerp(base, smooth, module.smooth_share))
         module.residuals.fit((expression - expected).numpy(), folds.fold)
 
 
