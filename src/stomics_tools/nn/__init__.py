@@ -2,8 +2,10 @@
 
 from stomics_tools.nn.codes import code_usage
 from stomics_tools.nn.fsq import FSQ
+from stomics_tools.nn.gated_attention import GatedAttention
 from stomics_tools.nn.gaussianization import RunningGaussianization
 from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
+from stomics_tools.nn.moe import MixtureOfExperts, RouterLosses
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
 from stomics_tools.nn.quantization import (
@@ -16,22 +18,27 @@ from stomics_tools.nn.quantization import (
 )
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
+from stomics_tools.nn.time_embedding import TimeEmbedding
 from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
 
 __all__ = [
     "FSQ",
+    "GatedAttention",
     "Graph",
     "LearnedWidthQuantizer",
+    "MixtureOfExperts",
     "Multispike",
     "PackedLinear",
     "QuantConv2d",
     "QuantLinear",
     "RepConv",
     "RepLinear",
+    "RouterLosses",
     "RunningGaussianization",
     "RunningWhitening",
     "SpikeAttention",
+    "TimeEmbedding",
     "VectorQuantizer",
     "WeightQuantizer",
     "code_usage",

@@ -1,12 +1,14 @@
 """Training through Lightning."""
 
 from stomics_tools.train._checkpoint import EpochCheckpoint, read_checkpoint
+from stomics_tools.train._ema import EMA
 from stomics_tools.train._history import History, history_tables
 from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
 from stomics_tools.train._plan import FullBatchPlan, Scheduler
 from stomics_tools.train._runner import fit
 
 __all__ = [
+    "EMA",
     "EpochCheckpoint",
     "FullBatchPlan",
     "History",
