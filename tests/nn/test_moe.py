@@ -158,7 +158,7 @@ def test_the_balance_loss_spreads_clustered_tokens(weight):
     target = x.roll(1, dims=1).square()
     mixture = _mixture(8, 2, torch.float32, expert_width="same_active")
     optimizer = torch.optim.Adam(mixture.parameters(), lr=1e-2)
-    for _ in range(150):
+    for _ in range(300):
         outcome, losses = mixture(x)
         optimizer.zero_grad()
         ((outcome - target).square().mean() / target.var() + weight * losses.balance + 1e-3 * losses.z).backward()

@@ -13,11 +13,15 @@ ExpertWidth = Literal["same_total", "same_active"]
 
 
 class RouterLosses(NamedTuple):
-    """What keeps a router healthy, scalars over the real tokens; zero where there are none.
+    """What keeps a router healthy: scalars over the real tokens, zero where there are none.
 
-    ``balance`` is ``E sum_i f_i P_i`` with f_i the share of the assignments that expert i of E got and P_i its mean
-    probability: 1 when all get the same, E when one gets everything. ``z`` is the mean squared logarithm of the sum
-    of the router's exponentials.
+    Parameters
+    ----------
+    balance
+        ``E sum_i f_i P_i`` with f_i the share of the assignments that expert i of E got and P_i its mean probability:
+        1 when all get the same, E when one gets everything.
+    z
+        Mean squared logarithm of the sum of the router's exponentials.
     """
 
     balance: Tensor
