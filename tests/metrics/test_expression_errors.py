@@ -13,6 +13,7 @@ from stomics_tools.metrics import (
     r2_against,
     r2_per_gene,
     relative_variance_difference,
+    rmse_per_gene,
     score_expression,
     score_samples,
     spearman_per_gene,
@@ -38,6 +39,15 @@ def test_errors_equal_sklearn(pair):
     assert r2_against(truth, prediction, truth.mean(axis=0)) == pytest.approx(
         sk.r2_score(truth, prediction, multioutput="variance_weighted")
     )
+
+
+def test_rmse_per_gene(pair):
+    truth, prediction = pair
+    expected = [sk.root_mean_squared_error(t, p) for t, p in zip(truth.T, prediction.T, strict=True)]
+    np.testing.assert_allclose(rmse_per_gene(truth, prediction), expected)
+    truth[:40, 2], truth[:, 3] = np.nan, np.nan
+    expected[2], expected[3] = sk.root_mean_squared_error(truth[40:, 2], prediction[40:, 2]), np.nan
+    np.testing.assert_allclose(rmse_per_gene(truth, prediction), expected)
 
 
 def test_r2_of_the_training_mean_is_zero(pair):

@@ -118,7 +118,7 @@ def _by_section(
 
 def _pearson(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     measured = ~np.isnan(true)
-    t, p = _centred(true, measured), _centred(predicted, measured)
+    t, p = centred_genes(true, measured), centred_genes(predicted, measured)
     t_varies, p_varies = t.any(axis=0), p.any(axis=0)
     scale = np.sqrt((t**2).sum(axis=0)) * np.sqrt((p**2).sum(axis=0))
     r = np.divide((t * p).sum(axis=0), scale, out=np.zeros(true.shape[1]), where=t_varies & p_varies & (scale > 0))
@@ -130,7 +130,7 @@ def _spearman(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return _pearson(*(rankdata(values, axis=0, nan_policy="omit") for values in (true, masked)))
 
 
-def _centred(values: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def centred_genes(values: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Deviations from the mean of the measured spots, 0 elsewhere; exactly 0 for a constant gene."""
     filled = np.where(measured, values, 0.0)
     deviations = np.where(measured, filled - filled.sum(axis=0) / np.maximum(measured.sum(axis=0), 1), 0.0)

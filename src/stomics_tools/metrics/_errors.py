@@ -55,6 +55,29 @@ def mean_absolute_error(truth: Any, prediction: Any) -> float:
     return float(mean_of_defined(np.abs(true - predicted)))
 
 
+def rmse_per_gene(truth: Any, prediction: Any) -> np.ndarray:
+    """Root mean squared error of each gene over the spots where it was measured.
+
+    Parameters
+    ----------
+    truth
+        True expression ``(n_obs, n_genes)``; NaN where a gene was not measured.
+    prediction
+        Predicted expression ``(n_obs, n_genes)``, finite.
+
+    Returns
+    -------
+    ``(n_genes,)``, in units of the expression; NaN for a gene that was not measured.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or the prediction is not finite.
+    """
+    true, predicted = check_pair(truth, prediction)
+    return np.sqrt(mean_of_defined((true - predicted) ** 2, axis=0))
+
+
 def r2_against(truth: Any, prediction: Any, train_mean: Any) -> float:
     r"""Share of the squared error of the training mean that a prediction takes away, over all genes together.
 
