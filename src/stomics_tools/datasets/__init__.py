@@ -9,6 +9,7 @@ from stomics_tools.datasets._histology import simulate_histology
 from stomics_tools.datasets._public import human_lymph_node, mouse_brain, mouse_spleen, mouse_thymus
 from stomics_tools.datasets._read import read_slice
 from stomics_tools.datasets._simulate import simulate_multiomics
+from stomics_tools.datasets._simulate_sections import simulate_sections
 
 __all__ = [
     "Modality",
@@ -21,4 +22,5 @@ __all__ = [
     "read_slice",
     "simulate_histology",
     "simulate_multiomics",
+    "simulate_sections",
 ]
