@@ -32,7 +32,7 @@ class Baseline(BaseEstimator, ABC):
         X
             Features ``(n_obs, n_features)``, finite.
         Y
-            Expression ``(n_obs, n_genes)``. NaN: the gene was not measured in that spot; each gene needs one spot at
+            What to predict: expression ``(n_obs, n_genes)`` or positions ``(n_obs, 2 or 3)``. NaN: the gene was not measured in that spot; each gene needs one spot at
             least in which it was.
         groups
             Patient or section of each spot ``(n_obs,)``: what the inner cross-validation keeps together.
@@ -46,7 +46,7 @@ class Baseline(BaseEstimator, ABC):
         ValueError
             If lengths differ, features are not finite or a gene was measured nowhere.
         """
-        features, expression = _check_features(X), np.asarray(Y, dtype=np.float64)
+        features, expression = self._features(X), np.asarray(Y, dtype=np.float64)
         if expression.ndim != 2 or len(expression) != len(features):
             raise ValueError(
                 f"`Y` has shape {expression.shape}, `X` has {features.shape}: "
@@ -66,7 +66,7 @@ class Baseline(BaseEstimator, ABC):
         return self
 
     def predict(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Predict the expression of spots.
+        """Predict the expression or the positions of spots.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Baseline(BaseEstimator, ABC):
 
         Returns
         -------
-        ``(n_obs, n_genes)`` in the units of `Y`, finite.
+        ``(n_obs, n_genes)``, or positions ``(n_obs, 2 or 3)``, in the units of `Y`, finite.
 
         Raises
         ------
@@ -86,10 +86,20 @@ class Baseline(BaseEstimator, ABC):
         """
         if not hasattr(self, "n_features_in_"):
             raise ValueError(f"{type(self).__name__} is not fitted. Call `fit` first.")
-        features = _check_features(X)
+        features = self._features(X)
         if features.shape[1] != self.n_features_in_:
             raise ValueError(f"`X` has {features.shape[1]} features, the training spots had {self.n_features_in_}.")
         return self._predict(features, _check_groups(groups, len(features)))
+
+    def _features(self, X: Any) -> np.ndarray:
+        """Check the features and return them as float64 ``(n_obs, n_features)``."""
+        features = np.asarray(X, dtype=np.float64)
+        if features.ndim != 2 or 0 in features.shape:
+            raise ValueError(
+                f"`X` must be a matrix (n_obs, n_features) that is not empty, found shape {features.shape}."
+            )
+        check_finite(features, argument="X", where="X")
+        return features
 
     @abstractmethod
     def _fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> None: ...
@@ -114,14 +124,6 @@ def inner_folds(n_obs: int, groups: np.ndarray | None, seed: int = 0) -> list[tu
         return list(GroupKFold(min(n_groups, _MAX_FOLDS)).split(np.empty(n_obs), groups=groups))
     n_folds = min(_FOLDS_WITHOUT_GROUPS, n_obs)
     return list(KFold(n_folds, shuffle=True, random_state=seed).split(np.empty(n_obs)))
-
-
-def _check_features(X: Any) -> np.ndarray:
-    features = np.asarray(X, dtype=np.float64)
-    if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"`X` must be a matrix (n_obs, n_features) that is not empty, found shape {features.shape}.")
-    check_finite(features, argument="X", where="X")
-    return features
 
 
 def _check_groups(groups: Any, n_obs: int) -> np.ndarray | None:

@@ -45,9 +45,18 @@ class KNNRetrieval(Baseline):
 
     def _predict(self, x: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
         neighbors = self._search.kneighbors(self._components.transform(x), return_distance=False)
-        total, n = np.zeros((len(x), len(self.mean_))), np.zeros((len(x), len(self.mean_)))
-        for column in neighbors.T:  # one neighbour of every spot at a time: no (n_obs, n_neighbors, n_genes)
-            found = self._expression[column]
-            total += np.nan_to_num(found)
-            n += ~np.isnan(found)
-        return np.where(n > 0, total / np.maximum(n, 1), self.mean_)
+        return mean_of_neighbors(self._expression, neighbors, self.mean_)
+
+
+def mean_of_neighbors(values: np.ndarray, neighbors: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Mean of the rows of `values` ``(n, n_genes)`` that `neighbors` ``(n_obs, k)`` names, over those that are no NaN.
+
+    Where all of them are NaN it is `otherwise` ``(n_genes,)``.
+    """
+    shape = len(neighbors), values.shape[1]
+    total, n = np.zeros(shape), np.zeros(shape)
+    for column in neighbors.T:  # one neighbour of every spot at a time: no (n_obs, n_neighbors, n_genes)
+        found = values[column]
+        total += np.nan_to_num(found)
+        n += ~np.isnan(found)
+    return np.where(n > 0, total / np.maximum(n, 1), otherwise)
