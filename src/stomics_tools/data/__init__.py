@@ -1,5 +1,6 @@
 """AnnData and MuData to arrays, graphs and tensors."""
 
+from stomics_tools.data._cells import Cells, CellsSpec, read_cells
 from stomics_tools.data._expression import normalize_expression, total_counts, variable_genes
 from stomics_tools.data._graphs import (
     alike_elsewhere,
@@ -18,6 +19,8 @@ from stomics_tools.data._splits import Fold, expression_folds, leave_one_group_o
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
 __all__ = [
+    "Cells",
+    "CellsSpec",
     "Fold",
     "ImageSpec",
     "ImageSpots",
@@ -36,6 +39,7 @@ __all__ = [
     "looks_like_counts",
     "normalize_expression",
     "normalized_adjacency",
+    "read_cells",
     "read_image_spots",
     "read_spots",
     "rings",

@@ -8,6 +8,7 @@ from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
 from stomics_tools.nn.moe import MixtureOfExperts, RouterLosses
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
+from stomics_tools.nn.perceptron_ensemble import PerceptronEnsemble
 from stomics_tools.nn.quantization import (
     LearnedWidthQuantizer,
     QuantLinear,
@@ -23,6 +24,7 @@ from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
 
 __all__ = [
+    "PerceptronEnsemble",
     "FSQ",
     "GatedAttention",
     "Graph",

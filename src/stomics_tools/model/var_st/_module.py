@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from stomics_tools.model.var_st._codes import cross_entropy, n_logits
 from stomics_tools.model.var_st._inputs import InputScaling
-from stomics_tools.model.var_st._mean import MeanHead
 from stomics_tools.model.var_st._residuals import Residuals
 from stomics_tools.model.var_st._settings import VarSTSettings
 from stomics_tools.model.var_st._smooth import SmoothRegression
 from stomics_tools.model.var_st._transformer import NextScaleTransformer
 from stomics_tools.model.var_st._vqvae import GeneVQVAE
-from stomics_tools.nn import FSQ, VectorQuantizer
+from stomics_tools.nn import FSQ, PerceptronEnsemble, VectorQuantizer
 
 MAX_LANDMARKS = 1500
 
@@ -70,7 +69,7 @@ class VarSTModule(nn.Module):
             quantizer = VectorQuantizer(s.n_codes, mode=s.quantizer)
         self.stage1 = GeneVQVAE(tree, quantizer, width=s.n_field, n_components=s.n_components, likelihood=s.likelihood)
 
-        self.mean = MeanHead(
+        self.mean = PerceptronEnsemble(
             n_inputs,
             n_genes,
             n_members=s.n_members,

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stomics_tools.model.var_st._mean import EnsembleLinear, EnsembleNorm, MeanHead
+from stomics_tools.nn.perceptron_ensemble import EnsembleLinear, EnsembleNorm, PerceptronEnsemble
 
 N_MEMBERS, N_FOLDS, N_GENES = 2, 3, 4
 
 
-def make_head(dropout: float = 0.0) -> MeanHead:
+def make_head(dropout: float = 0.0) -> PerceptronEnsemble:
     """With random weights, also where they begin at zero."""
     torch.manual_seed(0)
-    head = MeanHead(5, N_GENES, n_members=N_MEMBERS, n_folds=N_FOLDS, width=7, dropout=dropout)
+    head = PerceptronEnsemble(5, N_GENES, n_members=N_MEMBERS, n_folds=N_FOLDS, width=7, dropout=dropout)
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.5)
     return head
@@ -24,7 +24,7 @@ def example(n: int = 12) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.randn(n, 5), torch.randn(n, N_GENES) * measured, measured, torch.arange(n) % N_FOLDS
 
 
-def separate(head: MeanHead, member: int) -> nn.Sequential:
+def separate(head: PerceptronEnsemble, member: int) -> nn.Sequential:
     """One member as a perceptron of usual layers."""
     layers: list[nn.Module] = []
     for layer in head.layers:
@@ -41,7 +41,7 @@ def separate(head: MeanHead, member: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def gradients(head: MeanHead, member: int) -> list[Tensor]:
+def gradients(head: PerceptronEnsemble, member: int) -> list[Tensor]:
     return [parameter.grad[member] for parameter in head.parameters() if parameter.grad is not None]
 
 
@@ -66,7 +66,7 @@ def test_linear_layer_begins_like_a_usual_one_or_at_zero() -> None:
 
 
 def test_a_fresh_head_expects_the_mean() -> None:
-    head = MeanHead(5, N_GENES, n_members=2, n_folds=3, width=7, dropout=0.3)
+    head = PerceptronEnsemble(5, N_GENES, n_members=2, n_folds=3, width=7, dropout=0.3)
     assert not head(torch.randn(6, 5)).any()
 
 
@@ -173,7 +173,7 @@ def test_it_learns_a_nonlinear_map() -> None:
     x = torch.randn(300, 5)
     y = torch.stack([x[:, 0] * x[:, 1], x[:, 2].abs(), x[:, 3], x[:, 4].sin()], dim=1)
     y = (y - y.mean(0)) / y.std(0)
-    head = MeanHead(5, N_GENES, n_members=1, n_folds=1, width=32, dropout=0.0)
+    head = PerceptronEnsemble(5, N_GENES, n_members=1, n_folds=1, width=32, dropout=0.0)
     fold = torch.zeros(300, dtype=torch.int64)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
     for _ in range(150):

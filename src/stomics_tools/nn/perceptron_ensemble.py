@@ -1,4 +1,4 @@
-"""The mean head: expression expected given the image."""
+"""Perceptrons side by side, some of which leave a fold of the data out."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class EnsembleNorm(nn.Module):
         return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
 
 
-class MeanHead(nn.Module):
-    """Perceptrons that predict expression from the condition.
+class PerceptronEnsemble(nn.Module):
+    """Regression by perceptrons with two hidden layers.
 
     Some are trained on all spots, and their mean is the prediction. For each fold one more is trained on the spots of
     the other folds: what these say of the fold is what the model says of tissue that it has not seen, so that residuals
@@ -42,7 +42,7 @@ class MeanHead(nn.Module):
 
     Parameters
     ----------
-    n_inputs, n_genes
+    n_inputs, n_outputs
         Widths.
     n_members
         Perceptrons trained on all spots.
@@ -55,7 +55,7 @@ class MeanHead(nn.Module):
     """
 
     def __init__(
-        self, n_inputs: int, n_genes: int, *, n_members: int, n_folds: int, width: int, dropout: float
+        self, n_inputs: int, n_outputs: int, *, n_members: int, n_folds: int, width: int, dropout: float
     ) -> None:
         super().__init__()
         self.n_members, self.n_folds = n_members, n_folds
@@ -70,19 +70,19 @@ class MeanHead(nn.Module):
             EnsembleNorm(total, width),
             nn.GELU(),
             nn.Dropout(dropout),
-            EnsembleLinear(total, width, n_genes, zero=True),
+            EnsembleLinear(total, width, n_outputs, zero=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean of the members trained on all spots: ``(b, n_inputs)`` to ``(b, n_genes)``."""
+        """Mean of the members trained on all spots: ``(b, n_inputs)`` to ``(b, n_outputs)``."""
         return self._every(x)[: self.n_members].mean(0)
 
     def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
-        """Prediction of every spot by the member that was not trained on its `fold` ``(b,)``: ``(b, n_genes)``."""
+        """Prediction of every spot by the member that was not trained on its `fold` ``(b,)``: ``(b, n_outputs)``."""
         return self._every(x)[self.n_members + fold, torch.arange(len(x), device=x.device)]
 
     def loss(self, x: Tensor, y: Tensor, measured: Tensor, fold: Tensor, *, mixup: float) -> Tensor:
-        """Squared error per gene and member, on mixtures of two spots (Zhang et al. 2018).
+        """Squared error per output and member, on mixtures of two spots (Zhang et al. 2018).
 
         A mixture counts for the members that may see both of its spots.
 
@@ -91,7 +91,7 @@ class MeanHead(nn.Module):
         x
             ``(b, n_inputs)``.
         y, measured
-            Standardised expression, zero where `measured` (0 or 1) is 0: ``(b, n_genes)``.
+            Targets, zero where `measured` (0 or 1) is 0: ``(b, n_outputs)``.
         fold
             int64 ``(b,)``.
         mixup

@@ -1,0 +1,204 @@
+"""The networks of MaskedDiffusion: what is expected of cells, and the diffusion around it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stomics_tools.model.masked_diffusion._latent import GeneLatent
+from stomics_tools.model.masked_diffusion._network import Cells, DiffusionTransformer, Found
+from stomics_tools.model.masked_diffusion._schedule import (
+    Level,
+    Posterior,
+    Schedule,
+    clean,
+    gaussian_posterior,
+    loss_weight,
+    wanted,
+)
+from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
+from stomics_tools.nn import PerceptronEnsemble
+
+Batch = dict[str, Tensor]
+
+
+class Prior(NamedTuple):
+    """Mean, and variance that broadcasts to it."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class MaskedDiffusionModule(nn.Module):
+    """All networks of :class:`~stomics_tools.model.MaskedDiffusion`.
+
+    What a cell's own genes say of its position (an ensemble of perceptrons), what its given genes say of the others
+    (probabilistic principal components), and what its neighbours say of its expression (ridge regression) are means of
+    normal distributions, whose posteriors given the noised values are in closed form. The transformer corrects these:
+    it begins as zero, hence the diffusion as that of independent cells.
+
+    Parameters
+    ----------
+    settings
+        Dimensions.
+    n_genes, n_dims, n_folds
+        Of the data.
+    """
+
+    gene_mean: Tensor
+    gene_sd: Tensor
+    position_variance: Tensor
+    around_weight: Tensor
+    around_variance: Tensor
+    unit: Tensor
+
+    def __init__(self, settings: DiffusionSettings, *, n_genes: int, n_dims: int, n_folds: int) -> None:
+        super().__init__()
+        s, n_latent = settings, min(settings.n_latent, n_genes)
+        self.settings, self.schedule = settings, Schedule(s.objective, s.diffusion_steps)
+        self.register_buffer("gene_mean", torch.zeros(n_genes))
+        self.register_buffer("gene_sd", torch.ones(n_genes))
+        self.register_buffer("unit", torch.ones(()))  # of positions, in those of the coordinates
+        self.latent = GeneLatent(n_genes, n_latent)
+        self.regression = PerceptronEnsemble(
+            n_genes,
+            n_dims,
+            n_members=s.n_members,
+            n_folds=n_folds,
+            width=s.n_regression_hidden,
+            dropout=s.regression_dropout,
+        )
+        self.register_buffer("position_variance", torch.ones(n_dims))
+        self.register_buffer("around_weight", torch.zeros(3 * n_latent, n_latent))
+        self.register_buffer("around_variance", torch.ones(n_latent))
+        self.network = DiffusionTransformer(s, n_dims, n_latent)
+
+    # ----------------------------------------------------------------- priors
+
+    @torch.no_grad()
+    def position_prior(self, genes: Tensor, told: Tensor, fold: Tensor | None = None) -> Prior:
+        """Positions ``(b, n, d)`` expected of cells whose genes are told; of others, the tissue at large.
+
+        With `fold` ``(b, n)``, by the member that has not seen the cell.
+        """
+        flat, training = genes.flatten(0, 1), self.regression.training
+        self.regression.eval()
+        mean = self.regression(flat) if fold is None else self.regression.left_out(flat, fold.flatten())
+        self.regression.train(training)
+        return Prior(
+            mean.view(*genes.shape[:2], -1) * told[..., None],
+            torch.where(told[..., None], self.position_variance, 1.0),
+        )
+
+    def expression_prior(self, given: Batch) -> Prior:
+        """Latent expression ``(b, n, L)`` expected: by the genes given, else by the neighbours, else at large."""
+        told, beside = given["told"][..., None], given["beside"][..., None]
+        by_genes = self.latent.given(given["genes"], given["panel"])
+        by_neighbors = (given["around"] @ self.around_weight) * beside
+        return Prior(
+            torch.where(told, by_genes[0], by_neighbors),
+            torch.where(told, by_genes[1], torch.where(beside, self.around_variance, 1.0)),
+        )
+
+    # --------------------------------------------------------------- training
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a batch of :class:`~stomics_tools.model.masked_diffusion._windows.Windows`."""
+        s, position = self.settings, batch["position"]
+        with torch.no_grad():
+            prior = self.position_prior(batch["genes"], batch["told"], batch["fold"])
+            if s.augment_pose:
+                pose = random_poses(len(position), position.shape[-1]).to(position)
+                position, prior = position @ pose, Prior(prior.mean @ pose, prior.variance.mean(-1, keepdim=True))
+            priors = (prior, self.expression_prior(batch))
+            known = torch.stack([batch["placed"], batch["shown"]], dim=-1)
+            time = batch["time"].masked_fill(known, 0.0)
+        levels = self._levels(time)
+        noised, posteriors, targets = [], [], []
+        for x, level, expected in zip((position, batch["latent"]), levels, priors, strict=True):
+            eps = torch.randn_like(x)
+            values = level.signal * x + level.noise * eps
+            posterior = gaussian_posterior(values, level, *expected)
+            noised.append(values)
+            posteriors.append(posterior)
+            targets.append(wanted(x, values, eps, level, posterior, s.target))
+        found = self.network(self._cells(batch, noised, time, posteriors, priors))
+        weights = (torch.ones_like(self.position_variance), self.latent.variance / self.latent.variance.mean())
+        losses = []
+        for kind, output in enumerate((found.position, found.expression)):
+            error = (output - targets[kind]).square() * weights[kind] * loss_weight(levels[kind], s.target, s.min_snr)
+            losses.append(_mean(error.mean(-1), batch["real"] & ~known[..., kind]))
+        router = s.balance_weight * found.router.balance + s.router_z_weight * found.router.z
+        return {
+            "train_loss": losses[0] + losses[1] + router,
+            "position_loss": losses[0],
+            "expression_loss": losses[1],
+        }
+
+    # ---------------------------------------------------------------- drawing
+
+    def denoise(
+        self, noised: tuple[Tensor, Tensor], time: Tensor, given: Batch, priors: tuple[Prior, Prior]
+    ) -> tuple[Tensor, Tensor, Found]:
+        """Clean position and latent expression expected of every cell, itself where it is known (time 0).
+
+        Parameters
+        ----------
+        noised
+            Positions ``(b, n, d)`` and latent expression ``(b, n, L)``.
+        time
+            Of each, ``(b, n, 2)``.
+        given
+            ``told``, ``placed``, ``beside`` (bool ``(b, n)``: genes, position, neighbours given), ``around``
+            ``(b, n, 3 L)``, and ``real``.
+        priors
+            See :meth:`position_prior` and :meth:`expression_prior`.
+        """
+        levels = self._levels(time)
+        posteriors = [
+            gaussian_posterior(*args) for args in zip(noised, levels, *zip(*priors, strict=True), strict=True)
+        ]
+        found = self.network(self._cells(given, list(noised), time, posteriors, priors))
+        target = self.settings.target
+        position = clean(found.position, noised[0], levels[0], posteriors[0], target)
+        expression = clean(found.expression, noised[1], levels[1], posteriors[1], target)
+        return position, expression, found
+
+    def _levels(self, time: Tensor) -> list[Level]:
+        return [Level(*(part[..., None] for part in self.schedule.level(one))) for one in time.unbind(-1)]
+
+    def _cells(
+        self,
+        given: Batch,
+        noised: list[Tensor],
+        time: Tensor,
+        posteriors: list[Posterior],
+        priors: tuple[Prior, Prior],
+    ) -> Cells:
+        expression, expected = noised[1], posteriors[1].mean
+        # Of expression that is known the leading components only: from more, few slices would be learnt by heart.
+        read = torch.arange(expression.shape[-1], device=expression.device) < self.settings.n_read
+        seen = (time[..., 1:] > 0) | read
+        return Cells(
+            noised[0],
+            expression * seen,
+            time,
+            posteriors[0].mean,
+            expected * seen,
+            priors[1].variance.sqrt().expand_as(expected),
+            given["around"],
+            torch.stack([given["told"], given["placed"], given["beside"]], dim=-1).to(expression),
+            given["real"],
+        )
+
+
+def random_poses(n: int, n_dims: int) -> Tensor:
+    """Random rotations and reflections, uniform, ``(n, n_dims, n_dims)``."""
+    q, r = torch.linalg.qr(torch.randn(n, n_dims, n_dims))
+    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,382 @@
+"""What a trained MaskedDiffusion says of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from stomics_tools import _validate
+from stomics_tools.data import Cells, read_cells
+from stomics_tools.model.masked_diffusion._drawing import Drawing, Given, How
+from stomics_tools.model.masked_diffusion._poses import pose_of
+from stomics_tools.model.masked_diffusion._preparation import latent_of, normalized, standardized, unit_of
+from stomics_tools.model.masked_diffusion._sampler import Sampler
+from stomics_tools.model.masked_diffusion._settings import Mode
+from stomics_tools.model.masked_diffusion._slices import nearest
+from stomics_tools.model.masked_diffusion._training import MaskedDiffusionTraining
+
+_FEWEST_LANDMARKS = 3
+
+
+class Consensus(NamedTuple):
+    """Positions ``(n_obs, d)`` that draws agree on, and how far they scatter around them ``(n_obs,)``, root mean square."""
+
+    position: np.ndarray
+    dispersion: np.ndarray
+
+
+class _Frame(NamedTuple):
+    """How the coordinates of a slice lie to those of the networks: ``(xy - centre) / unit @ pose``."""
+
+    centre: np.ndarray
+    unit: float
+    pose: np.ndarray
+
+    def enter(self, position: np.ndarray) -> np.ndarray:
+        return (position - self.centre) / self.unit @ self.pose
+
+    def leave(self, position: np.ndarray) -> np.ndarray:
+        return position @ self.pose.T * self.unit + self.centre
+
+
+class MaskedDiffusionPredictions(MaskedDiffusionTraining):
+    """Predictions of :class:`~stomics_tools.model.MaskedDiffusion`."""
+
+    @property
+    def gene_names(self) -> list[str]:
+        """Genes in the order of training."""
+        return list(self._state["gene_names"])
+
+    def sample(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode,
+        n_samples: int = 1,
+        n_steps: int = 20,
+        n_cells: int | None = None,
+        landmarks: np.ndarray | str | None = None,
+        hidden: np.ndarray | str | None = None,
+        sampler: Sampler = "ddim",
+        seed: int = 0,
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Draw positions given expression, expression given positions, or both; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one. Genes of training that it lacks are not given, others are
+            left out. Slices by the `batch_key` of setup are drawn one by one. Not used by ``"joint"``.
+        mode
+            ``"expr_to_pos"``: positions of cells, given their genes; coordinates are read of landmarks only.
+            ``"pos_to_expr"``: expression of cells, given where they are and the expression of the others.
+            ``"joint"``: `n_cells` new cells, positions and expression.
+        n_samples
+            Draws.
+        n_steps
+            Passes through the network a draw.
+        n_cells
+            Cells of a draw of ``"joint"``.
+        landmarks
+            Cells whose positions are known, a mask ``(n_obs,)`` or the name of a boolean ``obs`` column: at least 3 in a
+            slice. Positions then come in the frame of the slice; otherwise centred at 0 in that of training, in the
+            mean size of a slice.
+        hidden
+            Cells whose expression is asked for by ``"pos_to_expr"``, likewise; by default those whose expression is NaN.
+            The expression of the others is given.
+        sampler
+            ``"ddim"``, ``"dpm++"`` or ``"ancestral"``.
+        seed
+            Same seed, same draws.
+
+        Returns
+        -------
+        ``"expr_to_pos"``: positions float32 ``(n_obs, d)``, in the units of the coordinates of training; of more than one
+        draw ``(n_samples, n_obs, d)``, all in the same pose. ``"pos_to_expr"``: expression float32 ``(n_obs, n_genes)`` or
+        ``(n_samples, n_obs, n_genes)`` in the order of :attr:`gene_names` and the units of training, as given where
+        it is not hidden. ``"joint"``: a dict of both, ``"position"`` and ``"expression"``.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained for `mode`, or something that it needs is not there.
+        """
+        self._check_mode(mode)
+        _validate.check_integer(n_samples, argument="n_samples")
+        _validate.check_integer(n_steps, argument="n_steps")
+        _validate.check_option(sampler, Sampler.__args__, argument="sampler")  # type: ignore[attr-defined]
+        generator = torch.Generator().manual_seed(_validate.check_integer(seed, argument="seed", minimum=0))
+        if mode == "joint":
+            return self._joint(n_cells, n_samples, How(n_steps, sampler), generator)
+        if n_cells is not None:
+            raise ValueError("`n_cells` is of `mode='joint'`; other modes draw for the cells of `adata`.")
+        if mode == "expr_to_pos":
+            how = How(n_steps, sampler, expression=False)
+            draws = np.stack([self._positions(adata, landmarks, how, generator) for _ in range(n_samples)])
+        else:
+            if landmarks is not None:
+                raise ValueError("`landmarks` are of `mode='expr_to_pos'`; in 'pos_to_expr' all positions are known.")
+            how = How(n_steps, sampler, position=False)
+            draws = np.stack([self._hidden_expression(adata, hidden, how, generator) for _ in range(n_samples)])
+        return draws[0] if n_samples == 1 else draws
+
+    def consensus(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_samples: int = 16,
+        n_steps: int = 20,
+        landmarks: np.ndarray | str | None = None,
+        sampler: Sampler = "ddim",
+        seed: int = 0,
+    ) -> Consensus:
+        """Positions that draws agree on: their mean, and their scatter around it. Nothing is written.
+
+        A mean is nearer the truth than a draw, and lies closer together: see :meth:`sample` for layouts as large as
+        tissue is.
+
+        Parameters
+        ----------
+        adata, n_steps, landmarks, sampler, seed
+            See :meth:`sample`.
+        n_samples
+            Draws, two at least.
+        """
+        _validate.check_integer(n_samples, argument="n_samples", minimum=2)
+        draws = self.sample(
+            adata,
+            mode="expr_to_pos",
+            n_samples=n_samples,
+            n_steps=n_steps,
+            landmarks=landmarks,
+            sampler=sampler,
+            seed=seed,
+        )
+        assert isinstance(draws, np.ndarray)
+        mean = draws.mean(axis=0)
+        return Consensus(mean, np.sqrt(np.square(draws - mean).sum(axis=2).mean(axis=0)))
+
+    def impute(
+        self,
+        adata: AnnData | None = None,
+        *,
+        hidden: np.ndarray | str | None = None,
+        use_positions: bool = True,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Expression expected of genes that were not measured, or of cells without expression; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one. Genes of training that it lacks, or that are NaN, are asked for.
+        hidden
+            See :meth:`sample`: cells whose expression is asked for.
+        use_positions
+            Whether positions are read; without them, cells are judged by their own genes.
+        seed
+            Of the noise.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_genes)`` in the order of :attr:`gene_names` and the units of training; measured values as they are.
+        """
+        self._check_mode("pos_to_expr")
+        generator = torch.Generator().manual_seed(_validate.check_integer(seed, argument="seed", minimum=0))
+        how = How(position=False)
+        return self._hidden_expression(adata, hidden, how, generator, expected=True, positions=use_positions)
+
+    def get_latent_representation(self, adata: AnnData | None = None, *, use_positions: bool = True) -> np.ndarray:
+        """Embedding of every cell among the others: the last tokens of the network without noise; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one.
+        use_positions
+            Whether positions are read.
+
+        Returns
+        -------
+        float32 ``(n_obs, width)``.
+        """
+        self._require_trained()
+        cells = self._read(adata, coordinates=use_positions)
+        result = np.zeros((cells.n_obs, self._settings.width), dtype=np.float32)
+        nobody = np.zeros(cells.n_obs, dtype=bool)
+        for rows, given, _ in self._given(cells, ~nobody if use_positions else nobody, nobody):
+            for part, tokens in Drawing(self.module, given, How()).tokens():
+                result[rows[part.numpy()]] = tokens.numpy()
+        return result
+
+    # ------------------------------------------------------------------ parts
+
+    def _check_mode(self, mode: str) -> None:
+        self._require_trained()
+        _validate.check_option(mode, Mode.__args__, argument="mode")  # type: ignore[attr-defined]
+        trained = self._settings.training_mode
+        if trained not in ("joint", mode):
+            raise ValueError(
+                f"`mode`: {mode!r} was not trained: this model has `training_mode={trained!r}`. "
+                "Train one with `training_mode='joint'`, which serves all modes."
+            )
+
+    def _read(self, adata: AnnData | None, *, coordinates: bool) -> Cells:
+        data = self.adata if adata is None else adata
+        if data is None:
+            raise ValueError("This model was loaded without data: name `adata`.")
+        cells = read_cells(data, self._spec, training=False, coordinates=coordinates, genes=self._state["gene_names"])
+        n_dims = self._state["n_dims"]
+        if cells.coordinates is not None and cells.coordinates.shape[1] != n_dims:
+            raise ValueError(
+                f"`spatial_key`: the model was trained in {n_dims} dimensions, "
+                f"`adata.obsm[{self._spec.spatial_key!r}]` has {cells.coordinates.shape[1]}."
+            )
+        return cells
+
+    def _mask(self, adata: AnnData | None, mask: np.ndarray | str | None, argument: str) -> np.ndarray | None:
+        """A mask of cells, by name or as it is."""
+        data = self.adata if adata is None else adata
+        if mask is None or data is None:
+            return None
+        if isinstance(mask, str):
+            _validate.check_key(mask, data.obs, argument=argument, where="adata.obs")
+            mask = data.obs[mask].to_numpy()
+        found = np.asarray(mask)
+        if found.shape != (data.n_obs,) or found.dtype != bool:
+            raise ValueError(
+                f"`{argument}` must be boolean of shape ({data.n_obs},), found {found.dtype} of shape {found.shape}."
+            )
+        return found
+
+    def _given(
+        self, cells: Cells, placed: np.ndarray, hidden: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Given, _Frame]]:
+        """Rows of each slice, what is given of its cells, and how it lies."""
+        genes, told = standardized(self.module, normalized(cells, self._state))
+        told &= torch.as_tensor(~hidden)
+        latent_model = self.module.cpu().latent
+        for rows in cells.rows():
+            index = torch.as_tensor(rows)
+            own_told, own_placed = told[index], torch.as_tensor(placed[rows])
+            measured = ~np.isnan(cells.expression[rows[own_told.numpy()]]).all(axis=0)
+            panel = torch.as_tensor(measured if own_told.any() else np.ones(genes.shape[1], dtype=bool)).float()
+            own = genes[index] * own_told[:, None]
+            latent = latent_of(latent_model, own, panel)
+            shown = own_told & bool(panel.all())
+            frame = self._frame(cells, rows, own, own_told, own_placed)
+            position = torch.zeros(len(rows), self._state["n_dims"])
+            near = None
+            if own_placed.any():
+                assert cells.coordinates is not None
+                position[own_placed] = torch.as_tensor(
+                    frame.enter(cells.coordinates[rows[own_placed.numpy()]]), dtype=torch.float32
+                )
+                if own_placed.all():
+                    near = nearest(cells.coordinates[rows], 4 * self._settings.n_neighbors)
+            yield rows, Given(own, panel, own_told, latent, shown, position, own_placed, near), frame
+
+    def _frame(
+        self, cells: Cells, rows: np.ndarray, genes: torch.Tensor, told: torch.Tensor, placed: torch.Tensor
+    ) -> _Frame:
+        """Centre and size of the cells whose positions are known, turned to what their genes say."""
+        n_dims = self._state["n_dims"]
+        if not placed.any():
+            return _Frame(np.zeros(n_dims), float(self.module.unit), np.eye(n_dims))
+        assert cells.coordinates is not None
+        known = cells.coordinates[rows[placed.numpy()]]
+        centre = known.mean(axis=0)
+        unit = unit_of(known - centre)
+        pose, both = np.eye(n_dims), placed & told
+        if both.any():
+            expected = self.module.position_prior(genes[None], told[None]).mean[0][both].numpy()
+            own = (cells.coordinates[rows[both.numpy()]] - centre) / unit
+            pose = pose_of(own - own.mean(axis=0), expected - expected.mean(axis=0))
+        return _Frame(centre, unit, pose)
+
+    def _positions(
+        self, adata: AnnData | None, landmarks: np.ndarray | str | None, how: How, generator: torch.Generator
+    ) -> np.ndarray:
+        known = self._mask(adata, landmarks, "landmarks")
+        cells = self._read(adata, coordinates=known is not None)
+        placed = np.zeros(cells.n_obs, dtype=bool) if known is None else known
+        if known is not None:
+            for rows, name in zip(cells.rows(), cells.batch_names, strict=True):
+                if known[rows].sum() < _FEWEST_LANDMARKS:
+                    raise ValueError(
+                        f"`landmarks`: slice {name!r} has {int(known[rows].sum())}, at least {_FEWEST_LANDMARKS} are "
+                        "needed to tell where and how large it is."
+                    )
+        nobody = np.zeros(cells.n_obs, dtype=bool)
+        result = np.empty((cells.n_obs, self._state["n_dims"]), dtype=np.float32)
+        for rows, given, frame in self._given(cells, placed, nobody):
+            if not given.told.all():
+                raise ValueError(
+                    f"`layer`: {int((~given.told).sum())} cells have no expression (all NaN), by which they are placed."
+                )
+            drawn = Drawing(self.module, given, how).draw(generator)[0].numpy()
+            result[rows] = frame.leave(drawn)
+        return result
+
+    def _hidden_expression(
+        self,
+        adata: AnnData | None,
+        hidden: np.ndarray | str | None,
+        how: How,
+        generator: torch.Generator,
+        *,
+        expected: bool = False,
+        positions: bool = True,
+    ) -> np.ndarray:
+        asked = self._mask(adata, hidden, "hidden")
+        cells = self._read(adata, coordinates=positions)
+        nobody = np.zeros(cells.n_obs, dtype=bool)
+        missing = np.isnan(cells.expression)
+        unseen = missing.all(axis=1) if asked is None else asked | missing.all(axis=1)
+        if not (unseen.any() or missing.any()):
+            raise ValueError(
+                "Nothing is asked for: all genes of training were measured in all cells. Name cells by `hidden`, or set "
+                "what is to be predicted to NaN."
+            )
+        result = normalized(cells, self._state).copy()
+        for rows, given, _ in self._given(cells, ~nobody if positions else nobody, unseen):
+            drawing = Drawing(self.module, given, how)
+            latent = (drawing.expect(generator) if expected else drawing.draw(generator))[1]
+            decoded = self.module.latent.decode(latent) * self.module.gene_sd + self.module.gene_mean
+            open_ = missing[rows] | unseen[rows, None]
+            result[rows] = np.where(open_, decoded.numpy(), result[rows])
+        return result
+
+    def _joint(
+        self, n_cells: int | None, n_samples: int, how: How, generator: torch.Generator
+    ) -> dict[str, np.ndarray]:
+        if n_cells is None:
+            raise ValueError("`mode='joint'` draws new cells: name `n_cells`.")
+        n, n_dims = _validate.check_integer(n_cells, argument="n_cells", minimum=2), self._state["n_dims"]
+        n_genes, n_latent = len(self._state["gene_names"]), len(self.module.latent.variance)
+        nobody = torch.zeros(n, dtype=torch.bool)
+        given = Given(
+            torch.zeros(n, n_genes),
+            torch.zeros(n_genes),
+            nobody,
+            torch.zeros(n, n_latent),
+            nobody,
+            torch.zeros(n, n_dims),
+            nobody,
+            None,
+        )
+        position, expression = [], []
+        for _ in range(n_samples):
+            drawn = Drawing(self.module, given, how).draw(generator)
+            position.append((drawn[0] * self.module.unit.cpu()).numpy())
+            genes = self.module.latent.cpu().decode(drawn[1]) * self.module.gene_sd.cpu() + self.module.gene_mean.cpu()
+            expression.append(genes.numpy())
+        first = n_samples == 1
+        return {
+            "position": position[0] if first else np.stack(position),
+            "expression": expression[0] if first else np.stack(expression),
+        }

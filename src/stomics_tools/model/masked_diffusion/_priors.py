@@ -1,0 +1,51 @@
+"""What the networks expect of cells before any diffusion, fitted to the slices of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+
+from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
+from stomics_tools.model.masked_diffusion._slices import Slice, around
+
+_VISITS = 40_000
+_LEAST_EPOCHS = 6
+_BATCH = 128
+_HIDDEN = (0.3, 0.6)
+_PENALTIES = (10.0, 100.0, 1e3, 1e4)
+
+
+def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
+    """Train the regression of positions on genes, and take its variance from cells that members have not seen."""
+    genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
+    regression = module.regression.train()
+    optimizer = torch.optim.AdamW(regression.parameters(), lr=1e-3, weight_decay=1e-3)
+    measured = torch.ones_like(position)
+    for _ in range(max(_LEAST_EPOCHS, -(-_VISITS // len(genes)))):
+        for rows in torch.randperm(len(genes)).split(_BATCH):
+            loss = regression.loss(genes[rows], position[rows], measured[rows], fold[rows], mixup=module.settings.mixup)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    regression.eval().requires_grad_(False)
+    left_out = torch.cat([regression.left_out(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
+    module.position_variance.copy_((left_out - position).square().mean(0).clamp(1e-3, 1))
+
+
+def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
+    """Ridge regression of the latent expression of hidden cells on means of neighbours that are not hidden."""
+    inputs, outputs = [], []
+    for one in slices:
+        for share in _HIDDEN:
+            known = torch.rand(one.n_obs) >= share
+            near = one.near[~known]
+            inputs.append(around(one.latent, near, known, module.settings.n_neighbors))
+            outputs.append(one.latent[~known])
+    x, y = torch.cat(inputs).numpy(), torch.cat(outputs).numpy()
+    model = RidgeCV(_PENALTIES, fit_intercept=False).fit(x, y)
+    module.around_weight.copy_(torch.as_tensor(model.coef_.T.copy()))
+    variance = np.square(y - model.predict(x)).mean(axis=0)
+    module.around_variance.copy_(torch.as_tensor(variance).clamp(1e-3, 1))

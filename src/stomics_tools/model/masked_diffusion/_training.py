@@ -1,0 +1,143 @@
+"""The training of MaskedDiffusion."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
+
+from stomics_tools import _validate
+from stomics_tools.data import Cells, read_cells
+from stomics_tools.model._base import SpatialModel
+from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
+from stomics_tools.model.masked_diffusion._preparation import _N_FOLDS, training_slices
+from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit_position_prior
+from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
+from stomics_tools.model.masked_diffusion._windows import Windows
+from stomics_tools.train import EMA, MiniBatchPlan, fit
+
+_LEAST_SETS = 6
+
+
+class MaskedDiffusionTraining(SpatialModel):
+    """Training of :class:`~stomics_tools.model.MaskedDiffusion`."""
+
+    module: MaskedDiffusionModule
+    _settings: DiffusionSettings
+    _spec: Any
+
+    def train(
+        self,
+        max_epochs: int = 100,
+        *,
+        batch_size: int = 1,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        ema_decay: float = 0.995,
+        patience: int | None = None,
+        clip_grad: float | None = 1.0,
+        seed: int = 0,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        key_added: str | None = "masked_diffusion",
+        **fit_kwargs: Any,
+    ) -> None:
+        """Train on all slices of the object of setup, from new weights.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the data: an epoch has as many sets as hold all cells once, and six at least.
+        batch_size
+            Sets of a step.
+        lr, weight_decay
+            Of AdamW; the rate rises over a tenth of the steps and falls as a cosine.
+        ema_decay
+            Share of the running average of the weights that a step keeps; the average is what is used afterwards.
+        patience
+            Stop when the training loss has not fallen for so many epochs.
+        clip_grad
+            Largest norm of the gradient.
+        seed
+            Of weights, sets and noise. Same seed and machine, same result.
+        checkpoint_dir
+            Folder for checkpoints, from which an interrupted run goes on.
+        ckpt_path
+            Checkpoint of an interrupted run, or its folder; the rest of the arguments as in that run.
+        key_added
+            Name of the outputs that are written at the end, see :meth:`write_results`; None to write nothing.
+        **fit_kwargs
+            ``accelerator``, ``devices``, ``logger``, ``enable_progress_bar`` and others of
+            :class:`lightning.pytorch.Trainer`.
+        """
+        self._check_training(max_epochs, seed, patience, clip_grad)
+        _validate.check_integer(batch_size, argument="batch_size")
+        _validate.check_number(lr, argument="lr", low=0, open_low=True)
+        _validate.check_number(weight_decay, argument="weight_decay", low=0)
+        cells = read_cells(self.adata, self._spec, genes=self._state["gene_names"])
+        average = EMA(ema_decay)
+        how = {"max_epochs": max_epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+        meta = {
+            "model": type(self).__name__,
+            "arguments": {**self._arguments(), **how, "ema_decay": ema_decay},
+            "data": cells.fingerprint(),
+            "seed": seed,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = self._make_module()
+            slices = training_slices(module, cells, self._state, seed)
+            fit_position_prior(module, slices)
+            fit_neighbor_prior(module, slices)
+        loader = self._loader(module, slices, cells, batch_size)
+
+        def optimizer(parameters: Any) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
+
+        plan = MiniBatchPlan(module, optimizer, n_steps=max_epochs * len(loader), meta=meta)
+        history = fit(
+            plan,
+            loader,
+            max_epochs=max_epochs,
+            seed=seed,
+            patience=patience,
+            clip_grad=clip_grad,
+            checkpoint_dir=checkpoint_dir,
+            ckpt_path=ckpt_path,
+            callbacks=[average],
+            **fit_kwargs,
+        )
+        average.copy_to(module)
+        self.module, self.history_ = module.eval(), history
+        self.is_trained_ = True
+        self._trained_on = cells.fingerprint()
+        self._train_args = {**how, "ema_decay": ema_decay, "seed": seed}
+        if key_added is not None:
+            self.write_results(key_added=key_added)
+
+    def _loader(self, module: MaskedDiffusionModule, slices: Any, cells: Cells, batch_size: int) -> DataLoader:
+        n_sets = max(_LEAST_SETS, -(-cells.n_obs // self._settings.n_window))
+        sets = Windows(slices, module.latent, self._settings, module.schedule, n_sets)
+        # With a generator of its own, the loader draws no seed for workers from torch's, which a resumed run would not do.
+        return DataLoader(sets, batch_size, sampler=SequentialSampler(sets), generator=torch.Generator())
+
+    def _make_module(self) -> MaskedDiffusionModule:
+        return MaskedDiffusionModule(
+            self._settings,
+            n_genes=len(self._state["gene_names"]),
+            n_dims=self._state["n_dims"],
+            n_folds=_N_FOLDS,
+        )
+
+    @abstractmethod
+    def write_results(self, adata: Any = None, *, key_added: str | None = None) -> None:
+        """Write the latent representation into an object."""
+
+
+def as_batch(values: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """One set as a batch of one."""
+    return {name: value[None].to(device) for name, value in values.items()}
