@@ -123,11 +123,12 @@ def test_deterministic_chains_recover_a_normal_in_20_steps(objective: Objective)
 
 
 @dataclass(frozen=True)
-class EvenLogSnr(Schedule):
-    """Steps of one size in the logarithm of signal / noise, not as far as clean values."""
+class EndingBefore(Schedule):
+    """Short and long steps, in turn, in the logarithm of signal / noise, not as far as clean values."""
 
     def grid(self, n: int) -> list[float]:
-        steps = torch.linspace(-3, 3, n + 1, dtype=torch.float64)
+        sizes = torch.tensor([0.0, *(1.0, 2.0) * (n // 2)], dtype=torch.float64)
+        steps = sizes.cumsum(0) / sizes.sum() * 6 - 3
         flow = (-steps).sigmoid()
         return (flow if self.objective == "flow" else torch.atan2((-steps).exp(), tensor(1)) / (math.pi / 2)).tolist()
 
@@ -135,7 +136,7 @@ class EvenLogSnr(Schedule):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm++", 2)])
 def test_order_of_the_error(objective: Objective, sampler: Sampler, order: int) -> None:
-    schedule = EvenLogSnr(objective)
+    schedule = EndingBefore(objective)
     errors = []
     for n_steps in (20, 40, 80, 160):
         times = schedule.grid(n_steps)
@@ -149,6 +150,23 @@ def test_order_of_the_error(objective: Objective, sampler: Sampler, order: int) 
     orders = -np.diff(np.log2(errors))
     np.testing.assert_allclose(orders, order, atol=0.25)
     assert errors[0] < (0.1 if order == 1 else 0.02)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_second_order_is_the_formula_of_the_paper(objective: Objective) -> None:
+    schedule = Schedule(objective)
+    times, denoise = schedule.grid(7), expecting(schedule)
+    start = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    z, x, last, last_h = start, torch.zeros(40), torch.zeros(40), math.inf
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        x = denoise({"x": z}, now)["x"]
+        if then > 0:
+            (a, s), (b, r) = (map(float, schedule.level(tensor(time))) for time in (now, then))
+            h = math.log(b / r) - math.log(a / s)
+            share = h / last_h / 2  # 1 / (2 r), of which the first step has none
+            z = r / s * z - b * (math.exp(-h) - 1) * ((1 + share) * x - share * last)
+            last, last_h = x, h
+    torch.testing.assert_close(chain(schedule, "dpm++", start, 7, denoise), x, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -78,7 +78,7 @@ def test_drawn_times_are_uniform_on_the_grid_and_never_zero() -> None:
 @pytest.mark.parametrize("time", TIMES)
 def test_gaussian_posterior_is_the_conditional_of_a_bivariate_normal(objective: Objective, time: float) -> None:
     level = Schedule(objective).level(torch.tensor(time, dtype=torch.float64))
-    noised, mean, variance = torch.tensor([[1.3, -0.2, 0.0], [0.4, -1.0, 2.0], [1.0, 0.09, 3.0]], dtype=torch.float64)
+    noised, mean, variance = torch.tensor([[1.3, -0.2, 0.0], [0.4, -1.0, 2.0], [1.0, 1e-4, 3.0]], dtype=torch.float64)
     found = gaussian_posterior(noised, level, mean, variance)
     for i in range(3):
         a, n, m, v = float(level.signal), float(level.noise), float(mean[i]), float(variance[i])
