@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ def around(latent: Tensor, near: Tensor, known: Tensor, n_neighbors: int) -> Ten
     """
     usable = known[near]
     rank = usable.cumsum(1)
-    values = latent[near]
+    starts = torch.arange(len(near)) * near.shape[1]
     means = []
     for n in (max(n_neighbors // 3, 1), n_neighbors, 2 * n_neighbors):
-        weight = (usable & (rank <= n)).to(values)
-        means.append(torch.einsum("nk,nkl->nl", weight, values) / weight.sum(1, keepdim=True).clamp(min=1))
+        weight = (usable & (rank <= n)).to(latent)
+        # Sums of rows that are never gathered: values of all neighbours would fill gigabytes.
+        total = embedding_bag(near.flatten(), latent, starts, mode="sum", per_sample_weights=weight.flatten())
+        means.append(total / weight.sum(1, keepdim=True).clamp(min=1))
     return torch.cat(means, dim=-1)
