@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from stomics_tools import __version__
+from stomics_tools.cli import diffusion
+from stomics_tools.cli._config_file import VERSION, ConfigFile
 from stomics_tools.cli._demo import demo
 from stomics_tools.cli._info import info
+from stomics_tools.cli._spelling import config_first, spell_as_usual
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "info": info}
+Command = Callable[..., None]
+COMMANDS: dict[str, Command | Mapping[str, Command]] = {"demo": demo, "info": info, "diffusion": diffusion.COMMANDS}
+_GROUPS = {"diffusion": "Positions of cells from expression, expression from positions, and both."}
 
 
 def build_parser() -> ArgumentParser:
@@ -23,23 +30,27 @@ def build_parser() -> ArgumentParser:
         prog="stomics", description="Deep models for spatial omics.", version=__version__, allow_abbrev=False
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
-    for name, function in COMMANDS.items():
-        doc = inspect.getdoc(function) or ""
-        command = ArgumentParser(description=doc.split("\n\nParameters")[0], allow_abbrev=False)
-        command.add_argument("--config", action="config", help="YAML file with options; those given here win")
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.add_function_arguments(function)
-        _spell_with_dashes(command)
-        commands.add_subcommand(name, command, help=doc.splitlines()[0])
+    for name, what in COMMANDS.items():
+        if callable(what):
+            _add_command(commands, name, what)
+            continue
+        group = ArgumentParser(description=_GROUPS[name], allow_abbrev=False)
+        commands.add_subcommand(name, group, help=_GROUPS[name])
+        members = group.add_subcommands(required=True, metavar="COMMAND")
+        for member, function in what.items():
+            _add_command(members, member, function)
     return parser
 
 
-def _spell_with_dashes(parser: ArgumentParser) -> None:
-    """Options are named after arguments, with underscores; on the command line dashes are usual."""
-    for action in parser._actions:
-        dashed = [option.replace("_", "-") for option in action.option_strings]
-        parser._option_string_actions.update(dict.fromkeys(dashed, action))
-        action.option_strings = dashed
+def _add_command(commands: Any, name: str, function: Command) -> None:
+    doc = inspect.getdoc(function) or ""
+    command = ArgumentParser(description=doc.split("\n\nParameters")[0], allow_abbrev=False)
+    command.add_argument("--config", action=ConfigFile, help="YAML file with options; those given here win")
+    command.add_argument(f"--{VERSION}", help=argparse.SUPPRESS)
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_function_arguments(function)
+    spell_as_usual(command)
+    commands.add_subcommand(name, command, help=doc.splitlines()[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,15 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that spin while they wait bring each other to a halt on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files: no screen is needed
-    options = build_parser().parse_args(argv)
-    command = options[options.subcommand].as_dict()
-    command.pop("config")
+    parser = build_parser()
+    options = parser.instantiate_classes(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv)))
+    function: Any = COMMANDS
+    while "subcommand" in options:
+        function, options = function[options.subcommand], options[options.subcommand]
+    command = dict(vars(options))
     debug = command.pop("debug")
+    for name in ("config", VERSION):
+        command.pop(name)
     if not debug:  # of the libraries underneath, which a user of the command cannot act on
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
-        COMMANDS[options.subcommand](**command)
+        function(**command)
     except KeyboardInterrupt:
         print("stomics: interrupted", file=sys.stderr)
         return 130

@@ -20,11 +20,11 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def check_not_input(input: Path | None, outputs: list[Path]) -> None:
-    """Raise ``ValueError`` if one of the outputs would be written over the input."""
+def check_not_input(input: Path | None, outputs: list[Path], *, argument: str = "output_dir") -> None:
+    """Raise ``ValueError`` if one of the outputs, which `argument` names, would be written over the input."""
     for output in outputs:
         if input is not None and output.resolve() == input.resolve():
-            raise ValueError(f"`output_dir`: '{output}' is the input and would be overwritten. Choose another folder.")
+            raise ValueError(f"`{argument}`: '{output}' is the input and would be overwritten. Choose another.")
 
 
 class Clock:

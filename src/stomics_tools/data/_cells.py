@@ -83,7 +83,7 @@ def read_cells(
     spec: CellsSpec,
     *,
     training: bool = True,
-    coordinates: bool = True,
+    coordinates: bool | np.ndarray = True,
     genes: Sequence[str] | None = None,
 ) -> Cells:
     """Read and check the cells of `adata`; nothing is written to it.
@@ -98,7 +98,7 @@ def read_cells(
         Whether to train on it: every gene is then measured in some slice, every slice has ten cells, and every cell
         expression. Otherwise a row that is NaN is a cell without expression.
     coordinates
-        Whether coordinates are read.
+        Whether coordinates are read: of all cells, or of those of a mask ``(n_obs,)``; those of others are zero then.
     genes
         Genes of training: those that `adata` lacks are not measured, further ones are left out.
 
@@ -124,16 +124,15 @@ def read_cells(
     expression, gene_names = _read_expression(adata, spec, genes)
     _check_measured(expression, gene_names, batch, names, training)
     found = None
-    if coordinates:
-        _validate.check_key(spec.spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
-        where = f"adata.obsm[{spec.spatial_key!r}]"
-        found = _validate.check_coordinates(adata.obsm[spec.spatial_key], argument="spatial_key", where=where)
+    if coordinates is not False:
+        read = np.broadcast_to(coordinates, adata.n_obs)
+        found = _read_coordinates(adata, spec, read)
         for number, name in enumerate(names):
-            own = found[batch == number]
+            own = found[read & (batch == number)]
             if len(own) > 1 and (own == own[0]).all():
                 raise ValueError(
-                    f"`spatial_key`: all {len(own)} cells of slice {name!r} in `{where}` have the same coordinates "
-                    f"{own[0].tolist()}. Store the positions of the cells there, or drop the slice."
+                    f"`spatial_key`: all {len(own)} cells of slice {name!r} in `adata.obsm[{spec.spatial_key!r}]` have "
+                    f"the same coordinates {own[0].tolist()}. Store the positions of the cells there, or drop the slice."
                 )
     if training:
         sizes = np.bincount(batch)
@@ -143,6 +142,15 @@ def read_cells(
                 "in each. Drop it."
             )
     return Cells(expression, gene_names, found, batch, names)
+
+
+def _read_coordinates(adata: AnnData, spec: CellsSpec, read: np.ndarray) -> np.ndarray:
+    _validate.check_key(spec.spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
+    values = np.array(adata.obsm[spec.spatial_key])
+    if values.ndim == 2 and values.dtype.kind in "iuf":
+        values[~read] = 0  # whatever is there is not read, NaN where a position is not known
+    where = f"adata.obsm[{spec.spatial_key!r}]"
+    return _validate.check_coordinates(values, argument="spatial_key", where=where)
 
 
 def _read_expression(adata: AnnData, spec: CellsSpec, genes: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:

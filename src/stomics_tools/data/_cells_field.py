@@ -36,13 +36,14 @@ class CellsField(BaseAnnDataField):
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Register an object that has genes of another; expression is scaled as in that one."""
-        own = read_cells(adata_target, self.spec, training=False, genes=state_registry["gene_names"]).state()
-        if own["n_dims"] != state_registry["n_dims"]:
+        own = read_cells(adata_target, self.spec, training=False, genes=state_registry["gene_names"])
+        assert own.coordinates is not None
+        if own.coordinates.shape[1] != state_registry["n_dims"]:
             raise ValueError(
                 f"`spatial_key`: the model was trained in {state_registry['n_dims']} dimensions, "
-                f"`adata.obsm[{self.spec.spatial_key!r}]` has {own['n_dims']}."
+                f"`adata.obsm[{self.spec.spatial_key!r}]` has {own.coordinates.shape[1]}."
             )
-        return {**state_registry, "batches": own["batches"]}
+        return {**state_registry, "batches": own.batch_names}
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Number of genes, dimensions and slices."""

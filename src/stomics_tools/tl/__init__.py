@@ -7,7 +7,16 @@ from typing import Any
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._evaluate_expression import evaluate_expression
 
-__all__ = ["compare_models", "evaluate_expression", "praga_spike", "spatial_domains", "var_st"]
+__all__ = [
+    "compare_models",
+    "evaluate_expression",
+    "impute_expression",
+    "masked_diffusion",
+    "praga_spike",
+    "reconstruct_positions",
+    "spatial_domains",
+    "var_st",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from stomics_tools.tl._compare import compare_models
 
         return compare_models
+    if name in ("impute_expression", "masked_diffusion", "reconstruct_positions"):
+        from stomics_tools.tl import _masked_diffusion
+
+        return getattr(_masked_diffusion, name)
     if name == "praga_spike":
         from stomics_tools.tl._praga_spike import praga_spike
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from stomics_tools.model.masked_diffusion._mixture import Mixture
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule, Prior
 from stomics_tools.model.masked_diffusion._sampler import Sampler, sample_chain
 from stomics_tools.model.masked_diffusion._slices import around
@@ -40,7 +41,7 @@ class How:
     """Steps and kind of the sampler, and which of both are drawn."""
 
     n_steps: int = 20
-    sampler: Sampler = "ddim"
+    sampler: Sampler = "dpm++"
     position: bool = True
     expression: bool = True
 
@@ -48,9 +49,9 @@ class How:
 class Drawing:
     """Draws for the cells of one slice.
 
-    Up to twice as many cells as a window of training are drawn together. Of larger slices a window of cells, the
-    anchors, is drawn first, and all others in windows of their own given the anchors: time and memory are linear in the
-    number of cells.
+    Up to twice as many cells as a window of training are drawn together. Of larger slices half a window of cells, the
+    anchors, is drawn first, and all others by half windows given the anchors: time and memory are linear in the number
+    of cells, and sets are as large as in training.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ class Drawing:
         if n <= 2 * window:
             return self._together(given, torch.arange(n), generator)
         order = torch.randperm(n, generator=generator)
-        anchors, others = order[:window], order[window:]
+        half = max(window // 2, 1)
+        anchors, others = order[:half], order[half:]
         position, latent = given.position.clone(), given.latent.clone()
         position[anchors], latent[anchors] = self._together(given, anchors, generator)
         fixed = torch.zeros(n, dtype=torch.bool)
@@ -92,7 +94,7 @@ class Drawing:
             placed=given.placed | (fixed & self._how.position),
             shown=given.shown | (fixed & self._how.expression),
         )
-        for rows in others.split(window):
+        for rows in others.split(half):
             both = torch.cat([anchors, rows])
             found = self._together(known, both, generator)
             position[rows], latent[rows] = (part[len(anchors) :] for part in found)
@@ -114,7 +116,7 @@ class Drawing:
     @torch.no_grad()
     def tokens(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows, and the last tokens ``(n, width)`` of their cells, with all that is given known without noise."""
-        generator = torch.Generator(self._device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(self._given.told), generator=torch.Generator().manual_seed(0))
         for rows in order.split(self._module.settings.n_window):
             yield rows, self._tokens_of(rows, generator)
@@ -160,7 +162,7 @@ class Drawing:
 
     def _set(
         self, given: Given, rows: Tensor, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], tuple[Prior, Prior]]:
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], tuple[Mixture, Prior]]:
         """Known values, or noise; 1 for what is not known ``(1, n, 2)``; what is given; and priors."""
         around = self._around[rows]
         batch = {
@@ -173,7 +175,8 @@ class Drawing:
             "panel": given.panel,
         }
         batch = {name: value[None].to(self._device) for name, value in batch.items()}
-        priors = (self._module.position_prior(batch["genes"], batch["told"]), self._module.expression_prior(batch))
+        expected = self._module.expression_prior(batch)
+        priors = (self._module.position_prior(batch, expected.mean), expected)
         known = torch.stack([given.placed[rows], given.shown[rows]], dim=-1).to(self._device)
         start = {}
         for kind, (name, value) in enumerate(((_POSITION, given.position), (_EXPRESSION, given.latent))):

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from anndata import AnnData
 
 from stomics_tools import _keys
@@ -195,7 +196,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             Settings, seed and versions.
         """
         self._require_trained()
-        data = self.adata if adata is None else adata
+        data = self._data(adata)
         key = key_added or self._key
         latent = self.get_latent_representation(data)
         own_data(data)
@@ -238,5 +239,6 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
             cls._register(adata, CellsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
-        model._restore(model._make_module(), tensors, meta)
+        with torch.random.fork_rng():  # weights are drawn before they are read
+            model._restore(model._make_module(len(tensors["alike.scores"])), tensors, meta)
         return model

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from stomics_tools.model.masked_diffusion._latent import GeneLatent
+from stomics_tools.model.masked_diffusion._mixture import Mixture, at_large, mixture_posterior
 from stomics_tools.model.masked_diffusion._network import Cells, DiffusionTransformer, Found
+from stomics_tools.model.masked_diffusion._retrieval import PositionMixture
 from stomics_tools.model.masked_diffusion._schedule import (
     Level,
     Posterior,
@@ -22,6 +24,7 @@ from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.nn import PerceptronEnsemble
 
 Batch = dict[str, Tensor]
+_LEAST_SD = 0.25
 
 
 class Prior(NamedTuple):
@@ -34,27 +37,28 @@ class Prior(NamedTuple):
 class MaskedDiffusionModule(nn.Module):
     """All networks of :class:`~stomics_tools.model.MaskedDiffusion`.
 
-    What a cell's own genes say of its position (an ensemble of perceptrons), what its given genes say of the others
-    (probabilistic principal components), and what its neighbours say of its expression (ridge regression) are means of
-    normal distributions, whose posteriors given the noised values are in closed form. The transformer corrects these:
-    it begins as zero, hence the diffusion as that of independent cells.
+    What a cell's own genes say of its position (where cells alike lie, and a regression), what its given genes say of
+    the others (probabilistic principal components), and what its neighbours say of its expression (ridge regression)
+    are normal distributions and mixtures of them, whose posteriors given the noised values are in closed form. The
+    transformer corrects these: it begins as zero, hence the diffusion as that of independent cells.
 
     Parameters
     ----------
     settings
         Dimensions.
-    n_genes, n_dims, n_folds
-        Of the data.
+    n_genes, n_dims, n_folds, n_references
+        Of the data; the last are the cells of training that are kept.
     """
 
     gene_mean: Tensor
     gene_sd: Tensor
-    position_variance: Tensor
     around_weight: Tensor
     around_variance: Tensor
     unit: Tensor
 
-    def __init__(self, settings: DiffusionSettings, *, n_genes: int, n_dims: int, n_folds: int) -> None:
+    def __init__(
+        self, settings: DiffusionSettings, *, n_genes: int, n_dims: int, n_folds: int, n_references: int
+    ) -> None:
         super().__init__()
         s, n_latent = settings, min(settings.n_latent, n_genes)
         self.settings, self.schedule = settings, Schedule(s.objective, s.diffusion_steps)
@@ -70,7 +74,7 @@ class MaskedDiffusionModule(nn.Module):
             width=s.n_regression_hidden,
             dropout=s.regression_dropout,
         )
-        self.register_buffer("position_variance", torch.ones(n_dims))
+        self.alike = PositionMixture(n_references, n_latent, n_dims)
         self.register_buffer("around_weight", torch.zeros(3 * n_latent, n_latent))
         self.register_buffer("around_variance", torch.ones(n_latent))
         self.network = DiffusionTransformer(s, n_dims, n_latent)
@@ -78,18 +82,35 @@ class MaskedDiffusionModule(nn.Module):
     # ----------------------------------------------------------------- priors
 
     @torch.no_grad()
-    def position_prior(self, genes: Tensor, told: Tensor, fold: Tensor | None = None) -> Prior:
-        """Positions ``(b, n, d)`` expected of cells whose genes are told; of others, the tissue at large.
-
-        With `fold` ``(b, n)``, by the member that has not seen the cell.
-        """
-        flat, training = genes.flatten(0, 1), self.regression.training
+    def regressed(self, genes: Tensor, fold: Tensor | None = None) -> Tensor:
+        """Positions ``(n, d)`` by the regression on genes; with `fold` ``(n,)``, by members that have not seen the cell."""
+        training = self.regression.training
         self.regression.eval()
-        mean = self.regression(flat) if fold is None else self.regression.left_out(flat, fold.flatten())
+        found = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
         self.regression.train(training)
-        return Prior(
-            mean.view(*genes.shape[:2], -1) * told[..., None],
-            torch.where(told[..., None], self.position_variance, 1.0),
+        return found
+
+    @torch.no_grad()
+    def position_prior(self, given: Batch, mean: Tensor) -> Mixture:
+        """Positions expected of cells ``(b, n)`` whose genes are told; of others, those of the tissue at large.
+
+        Parameters
+        ----------
+        given
+            ``genes``, ``told``, and of cells of training ``fold``, ``number`` and ``slice``.
+        mean
+            Latent expression ``(b, n, L)`` by the genes given.
+        """
+        flat = {name: given[name].flatten(0, 1) for name in ("genes", "fold", "number", "slice") if name in given}
+        cell = (flat["number"], flat["slice"]) if "number" in flat else None
+        scores = mean.flatten(0, 1) * self.latent.variance.sqrt()
+        found = self.alike(scores, self.regressed(flat["genes"], flat.get("fold")), cell)
+        large = at_large(*found.mean.shape[-2:])
+        shape, told = given["told"].shape, given["told"][..., None, None]
+        return Mixture(
+            torch.where(told, found.mean.unflatten(0, shape), large.mean.to(scores)),
+            torch.where(told, found.variance, large.variance.to(scores)),
+            torch.where(told[..., 0], found.log_weight.unflatten(0, shape), large.log_weight.to(scores)),
         )
 
     def expression_prior(self, given: Batch) -> Prior:
@@ -108,24 +129,26 @@ class MaskedDiffusionModule(nn.Module):
         """Losses of a batch of :class:`~stomics_tools.model.masked_diffusion._windows.Windows`."""
         s, position = self.settings, batch["position"]
         with torch.no_grad():
-            prior = self.position_prior(batch["genes"], batch["told"], batch["fold"])
+            expected = self.expression_prior(batch)
+            places = self.position_prior(batch, expected.mean)
             if s.augment_pose:
                 pose = random_poses(len(position), position.shape[-1]).to(position)
-                position, prior = position @ pose, Prior(prior.mean @ pose, prior.variance.mean(-1, keepdim=True))
-            priors = (prior, self.expression_prior(batch))
+                variance = places.variance.mean(-1, keepdim=True).expand_as(places.variance)
+                position, places = position @ pose, Mixture(places.mean @ pose[:, None], variance, places.log_weight)
             known = torch.stack([batch["placed"], batch["shown"]], dim=-1)
             time = batch["time"].masked_fill(known, 0.0)
         levels = self._levels(time)
         noised, posteriors, targets = [], [], []
-        for x, level, expected in zip((position, batch["latent"]), levels, priors, strict=True):
-            eps = torch.randn_like(x)
+        priors: tuple[Mixture, Prior] = (places, expected)
+        for kind, x in enumerate((position, batch["latent"])):
+            level, eps = levels[kind], torch.randn_like(x)
             values = level.signal * x + level.noise * eps
-            posterior = gaussian_posterior(values, level, *expected)
+            after = _posterior(values, level, priors[kind])
             noised.append(values)
-            posteriors.append(posterior)
-            targets.append(wanted(x, values, eps, level, posterior, s.target))
-        found = self.network(self._cells(batch, noised, time, posteriors, priors))
-        weights = (torch.ones_like(self.position_variance), self.latent.variance / self.latent.variance.mean())
+            posteriors.append(after)
+            targets.append(wanted(x, values, eps, level, after, s.target))
+        found = self.network(self._cells(batch, noised, time, posteriors, expected))
+        weights = (torch.ones_like(position[0, 0]), self.latent.variance / self.latent.variance.mean())
         losses = []
         for kind, output in enumerate((found.position, found.expression)):
             error = (output - targets[kind]).square() * weights[kind] * loss_weight(levels[kind], s.target, s.min_snr)
@@ -140,7 +163,7 @@ class MaskedDiffusionModule(nn.Module):
     # ---------------------------------------------------------------- drawing
 
     def denoise(
-        self, noised: tuple[Tensor, Tensor], time: Tensor, given: Batch, priors: tuple[Prior, Prior]
+        self, noised: tuple[Tensor, Tensor], time: Tensor, given: Batch, priors: tuple[Mixture, Prior]
     ) -> tuple[Tensor, Tensor, Found]:
         """Clean position and latent expression expected of every cell, itself where it is known (time 0).
 
@@ -157,10 +180,8 @@ class MaskedDiffusionModule(nn.Module):
             See :meth:`position_prior` and :meth:`expression_prior`.
         """
         levels = self._levels(time)
-        posteriors = [
-            gaussian_posterior(*args) for args in zip(noised, levels, *zip(*priors, strict=True), strict=True)
-        ]
-        found = self.network(self._cells(given, list(noised), time, posteriors, priors))
+        posteriors = [_posterior(noised[k], levels[k], priors[k]) for k in (0, 1)]
+        found = self.network(self._cells(given, list(noised), time, posteriors, priors[1]))
         target = self.settings.target
         position = clean(found.position, noised[0], levels[0], posteriors[0], target)
         expression = clean(found.expression, noised[1], levels[1], posteriors[1], target)
@@ -175,7 +196,7 @@ class MaskedDiffusionModule(nn.Module):
         noised: list[Tensor],
         time: Tensor,
         posteriors: list[Posterior],
-        priors: tuple[Prior, Prior],
+        expression_prior: Prior,
     ) -> Cells:
         expression, expected = noised[1], posteriors[1].mean
         # Of expression that is known the leading components only: from more, few slices would be learnt by heart.
@@ -186,12 +207,21 @@ class MaskedDiffusionModule(nn.Module):
             expression * seen,
             time,
             posteriors[0].mean,
+            posteriors[0].sd,
             expected * seen,
-            priors[1].variance.sqrt().expand_as(expected),
+            expression_prior.variance.sqrt().expand_as(expected),
             given["around"],
             torch.stack([given["told"], given["placed"], given["beside"]], dim=-1).to(expression),
             given["real"],
         )
+
+
+def _posterior(noised: Tensor, level: Level, prior: Mixture | Prior) -> Posterior:
+    if isinstance(prior, Mixture):
+        mean, sd = mixture_posterior(noised, level, prior)
+        # A mixture that is sure of the wrong place would make residuals without bounds.
+        return Posterior(mean, torch.maximum(sd, _LEAST_SD * level.noise))
+    return gaussian_posterior(noised, level, *prior)
 
 
 def random_poses(n: int, n_dims: int) -> Tensor:

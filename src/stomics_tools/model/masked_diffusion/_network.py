@@ -16,8 +16,8 @@ class Cells(NamedTuple):
     """What the transformer sees of sets of cells; all ``(b, n, ...)``.
 
     ``position`` and ``expression``: noised values ``(..., d)``, ``(..., L)``; ``time`` ``(..., 2)`` of each, 0 where it
-    is known; ``prior_position`` and ``prior_expression``: what is expected of them from all that is given; ``sd`` ``(..., L)``: the
-    standard deviation of that expectation of the expression, which tells what genes were given; ``around``
+    is known; ``prior_position`` and ``prior_expression``: what is expected of them without other cells; ``position_sd`` ``(..., d)``:
+    how surely; ``sd`` ``(..., L)``: how surely the expression is known before noise, which tells what genes were given; ``around``
     ``(..., 3L)``: means of neighbours; ``flags`` ``(..., 3)``: whether genes, position and neighbours are given;
     ``real`` ``(b, n)``: False for padding.
     """
@@ -26,6 +26,7 @@ class Cells(NamedTuple):
     expression: Tensor
     time: Tensor
     prior_position: Tensor
+    position_sd: Tensor
     prior_expression: Tensor
     sd: Tensor
     around: Tensor
@@ -61,7 +62,7 @@ class DiffusionTransformer(nn.Module):
         super().__init__()
         s, width = settings, settings.width
         self.n_frequencies = s.n_frequencies
-        n_numbers = n_dims * (3 + 4 * s.n_frequencies) + 6 * n_latent + 3
+        n_numbers = n_dims * (4 + 4 * s.n_frequencies) + 6 * n_latent + 3
         self.numbers = nn.Sequential(nn.Linear(n_numbers, width), nn.SiLU(), nn.Linear(width, width))
         self.position_time, self.expression_time = TimeEmbedding(width), TimeEmbedding(width)
         self.blocks = nn.ModuleList(Block(s) for _ in range(s.n_layers))
@@ -77,6 +78,7 @@ class DiffusionTransformer(nn.Module):
                 cells.position,
                 cells.prior_position,
                 cells.position - cells.prior_position,
+                cells.position_sd,
                 self._waves(cells.position),
                 self._waves(cells.prior_position),
                 cells.expression,

@@ -19,7 +19,7 @@ _PENALTIES = (10.0, 100.0, 1e3, 1e4)
 
 
 def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
-    """Train the regression of positions on genes, and take its variance from cells that members have not seen."""
+    """Train the regression of positions on genes, and weigh it and cells alike on cells that members have not seen."""
     genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
     regression = module.regression.train()
     optimizer = torch.optim.AdamW(regression.parameters(), lr=1e-3, weight_decay=1e-3)
@@ -31,8 +31,10 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
             loss.backward()
             optimizer.step()
     regression.eval().requires_grad_(False)
-    left_out = torch.cat([regression.left_out(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
-    module.position_variance.copy_((left_out - position).square().mean(0).clamp(1e-3, 1))
+    left_out = torch.cat([module.regressed(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
+    scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()
+    slice_of = torch.cat([s.slice_of for s in slices])
+    module.alike.fit(scores, position, slice_of, left_out, len(slices))
 
 
 def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:

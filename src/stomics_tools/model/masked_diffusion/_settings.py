@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from stomics_tools import _validate
 from stomics_tools.model.masked_diffusion._schedule import Objective, Target
 
 Mode = Literal["joint", "expr_to_pos", "pos_to_expr"]
 GateType = Literal["elementwise", "headwise"]
 ExpertWidth = Literal["same_total", "same_active"]
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ class DiffusionSettings:
         for name in ("expression_mask_ratio", "position_mask_ratio"):
             _validate.check_number(getattr(self, name), argument=name, low=0, high=1, open_low=True)
         for name in ("balance_weight", "router_z_weight", "mixup"):
-            _validate.check_number(getattr(self, name), argument=name, low=0)
+            _validate.check_number(getattr(self, name), argument=name, low=0, high=_LARGEST)
         if self.min_snr is not None:
-            _validate.check_number(self.min_snr, argument="min_snr", low=0, open_low=True)
+            _validate.check_number(self.min_snr, argument="min_snr", low=0, high=_LARGEST, open_low=True)
         for name, options in (
             ("training_mode", Mode),
             ("objective", Objective),
@@ -93,5 +96,5 @@ class DiffusionSettings:
             raise ValueError(f"`n_hidden` ({self.n_hidden}) must be a multiple of {parts} to be divided among experts.")
 
     def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values, whatever numpy's types they were given in."""
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}

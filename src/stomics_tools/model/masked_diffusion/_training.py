@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anndata import AnnData
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
@@ -16,6 +17,7 @@ from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._preparation import _N_FOLDS, training_slices
 from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit_position_prior
+from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.model.masked_diffusion._windows import Windows
 from stomics_tools.train import EMA, MiniBatchPlan, fit
@@ -78,7 +80,7 @@ class MaskedDiffusionTraining(SpatialModel):
         _validate.check_integer(batch_size, argument="batch_size")
         _validate.check_number(lr, argument="lr", low=0, open_low=True)
         _validate.check_number(weight_decay, argument="weight_decay", low=0)
-        cells = read_cells(self.adata, self._spec, genes=self._state["gene_names"])
+        cells = read_cells(self._data(), self._spec, genes=self._state["gene_names"])
         average = EMA(ema_decay)
         how = {"max_epochs": max_epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
         meta = {
@@ -89,7 +91,7 @@ class MaskedDiffusionTraining(SpatialModel):
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            module = self._make_module()
+            module = self._make_module(min(MAX_REFERENCES, cells.n_obs))
             slices = training_slices(module, cells, self._state, seed)
             fit_position_prior(module, slices)
             fit_neighbor_prior(module, slices)
@@ -119,18 +121,26 @@ class MaskedDiffusionTraining(SpatialModel):
         if key_added is not None:
             self.write_results(key_added=key_added)
 
+    def _data(self, adata: AnnData | None = None) -> AnnData:
+        """`adata`, or the object of setup."""
+        data = self.adata if adata is None else adata
+        if data is None:
+            raise ValueError("This model was loaded without data: name `adata`, or give it to `load`.")
+        return data
+
     def _loader(self, module: MaskedDiffusionModule, slices: Any, cells: Cells, batch_size: int) -> DataLoader:
         n_sets = max(_LEAST_SETS, -(-cells.n_obs // self._settings.n_window))
         sets = Windows(slices, module.latent, self._settings, module.schedule, n_sets)
         # With a generator of its own, the loader draws no seed for workers from torch's, which a resumed run would not do.
         return DataLoader(sets, batch_size, sampler=SequentialSampler(sets), generator=torch.Generator())
 
-    def _make_module(self) -> MaskedDiffusionModule:
+    def _make_module(self, n_references: int) -> MaskedDiffusionModule:
         return MaskedDiffusionModule(
             self._settings,
             n_genes=len(self._state["gene_names"]),
             n_dims=self._state["n_dims"],
             n_folds=_N_FOLDS,
+            n_references=n_references,
         )
 
     @abstractmethod

@@ -1,0 +1,90 @@
+"""The folder of one training: config.yaml, checkpoints, logs, model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stomics_tools import __version__
+from stomics_tools.cli._config_file import VERSION, read_config
+
+if TYPE_CHECKING:
+    from stomics_tools.model import MaskedDiffusion
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder ``outputs/NAME``."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The effective configuration."""
+        return self.folder / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.folder / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What an interrupted run goes on from."""
+        return self.folder / "checkpoints"
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt"))
+
+    def write_config(self, content: dict[str, Any]) -> None:
+        """Write the effective configuration, and which version wrote it."""
+        from stomics_tools.cli._output import replacing
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.config) as part:
+            part.write_text(as_yaml(content), encoding="utf-8")
+
+    def check_same(self, content: dict[str, Any]) -> None:
+        """Raise ``ValueError`` at the first option that differs from the run that is to be resumed."""
+        before = read_config(self.config)
+        for name, value in _flat(content).items():
+            found = _flat(before).get(name)
+            if found != value:
+                raise ValueError(
+                    f"`resume`: '{name}' is {value!r} here, {found!r} in '{self.config}'. Repeat the options of that run "
+                    f"by `--config {self.config} --resume`."
+                )
+
+    def load(self) -> tuple[MaskedDiffusion, dict[str, Any]]:
+        """The trained model, without data, and the configuration."""
+        from stomics_tools.model import MaskedDiffusion
+
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"`checkpoint`: no such folder '{self.folder}'.")
+        if not self.config.is_file():
+            raise FileNotFoundError(
+                f"`checkpoint`: no config.yaml in '{self.folder}'. Name the folder of a training, outputs/NAME."
+            )
+        content = read_config(self.config)
+        if not self.model.is_dir():
+            raise FileNotFoundError(
+                f"`checkpoint`: no trained model in '{self.folder}': its training has not ended. Go on with it by "
+                f"`stomics diffusion train --config {self.config} --resume`."
+            )
+        return MaskedDiffusion.load(self.model), content
+
+
+def as_yaml(content: dict[str, Any]) -> str:
+    """A file of options."""
+    import yaml
+
+    return yaml.safe_dump({VERSION: __version__, **content}, sort_keys=False)
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

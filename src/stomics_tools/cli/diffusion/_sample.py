@@ -1,0 +1,137 @@
+"""Draws of a trained model, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stomics_tools.cli.diffusion._config import Mode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+_POSITION, _DRAWS, _DISPERSION = "spatial_predicted", "spatial_draws", "spatial_dispersion"
+
+
+def sample(
+    *,
+    checkpoint: Path,
+    mode: Mode,
+    output: Path,
+    input: Path | None = None,
+    num_samples: int = 1,
+    num_steps: int = 20,
+    num_cells: int | None = None,
+    landmarks: str | None = None,
+    hidden: str | None = None,
+    sampler: Literal["ddim", "dpm++", "ancestral"] = "ddim",
+    seed: int = 0,
+) -> None:
+    """Draw positions, expression, or new tissue.
+
+    expr_to_pos writes the cells with obsm["spatial_predicted"], of several draws their consensus, beside it
+    obsm["spatial_draws"] (cells x draws x dimensions) and obs["spatial_dispersion"]. pos_to_expr writes the cells with
+    the genes of training in X, of several draws their mean, beside it layers["draw_0"] and so on. joint writes new
+    cells, those of several draws as slices by obs["sample"].
+
+    Parameters
+    ----------
+    checkpoint
+        Folder of the training, outputs/NAME.
+    mode
+        What is drawn: positions given expression, expression given positions, or both.
+    output
+        h5ad file of the results.
+    input
+        h5ad file of the cells, with the keys of training; not of joint.
+    num_samples
+        Draws.
+    num_steps
+        Passes through the network a draw.
+    num_cells
+        Cells of a draw of joint.
+    landmarks
+        Boolean column of the cells whose positions are known, of expr_to_pos.
+    hidden
+        Boolean column of the cells whose expression is asked for, of pos_to_expr. Default: those without (NaN).
+    sampler
+        Kind of the steps.
+    seed
+        Seed of the draws.
+    """
+    from stomics_tools._params import plain_params
+    from stomics_tools.cli._output import Clock, check_not_input, replacing
+    from stomics_tools.cli.diffusion._data import read_object
+    from stomics_tools.cli.diffusion._run import Run
+
+    clock = Clock()
+    check_not_input(input, [output], argument="output")
+    if output.suffix != ".h5ad":
+        raise ValueError(f"`output` must end in .h5ad, found '{output}'.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"`output`: no such folder '{output.parent}'.")
+    if (input is None) != (mode == "joint"):
+        why = "draws new cells: leave `input` out" if mode == "joint" else "draws for cells: name their file by `input`"
+        raise ValueError(f"`mode`: {mode!r} {why}.")
+    model, _ = Run(checkpoint).load()
+    query = None if input is None else read_object(input, argument="input")
+    clock.step("read", f"{checkpoint}" if query is None else f"{checkpoint}, {query.n_obs} cells")
+    options: dict[str, Any] = {"n_samples": num_samples, "n_steps": num_steps, "n_cells": num_cells}
+    options |= {"landmarks": landmarks, "hidden": hidden, "sampler": sampler, "seed": seed}
+    drawn = model.sample(query, mode=mode, **options)
+    clock.step("draw", f"{num_samples} x {mode}")
+    draws = drawn if isinstance(drawn, dict) else {"drawn": drawn}
+    if num_samples == 1:
+        draws = {name: values[None] for name, values in draws.items()}
+    if query is None:
+        result = _new_cells(draws["position"], draws["expression"], model.gene_names, model._spec.spatial_key)
+    elif mode == "expr_to_pos":
+        result = _placed(query, draws["drawn"])
+    else:
+        result = _expressed(query, draws["drawn"], model.gene_names)
+    result.uns[model._key] = {"sample": plain_params({"checkpoint": str(checkpoint), "mode": mode, **options})}
+    with replacing(output) as part:
+        result.write_h5ad(part)
+    clock.step("write", f"{output}")
+
+
+def _placed(query: AnnData, draws: np.ndarray) -> AnnData:
+    """The query with positions; draws ``(k, n, d)``."""
+    import numpy as np
+
+    position = draws.mean(axis=0)
+    query.obsm[_POSITION] = position
+    if len(draws) > 1:
+        query.obsm[_DRAWS] = draws.swapaxes(0, 1).copy()
+        query.obs[_DISPERSION] = np.sqrt(np.square(draws - position).sum(axis=2).mean(axis=0))
+    return query
+
+
+def _expressed(query: AnnData, draws: np.ndarray, genes: list[str]) -> AnnData:
+    """The cells of the query with the genes of training; draws ``(k, n, n_genes)``."""
+    import pandas as pd
+    from anndata import AnnData
+
+    result = AnnData(draws.mean(axis=0), obs=query.obs, var=pd.DataFrame(index=genes), obsm=dict(query.obsm))
+    if len(draws) > 1:
+        for number, draw in enumerate(draws):
+            result.layers[f"draw_{number}"] = draw
+    return result
+
+
+def _new_cells(position: np.ndarray, expression: np.ndarray, genes: list[str], spatial_key: str) -> AnnData:
+    """Cells of all draws one after the other; ``(k, n, d)`` and ``(k, n, n_genes)``."""
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    n_draws, n_cells = position.shape[:2]
+    draw = np.repeat(np.arange(n_draws).astype(str), n_cells)
+    names = [f"sample{d}_cell{i}" for d in range(n_draws) for i in range(n_cells)]
+    return AnnData(
+        expression.reshape(-1, len(genes)),
+        obs=pd.DataFrame({"sample": pd.Categorical(draw)}, index=names),
+        var=pd.DataFrame(index=genes),
+        obsm={spatial_key: position.reshape(n_draws * n_cells, -1)},
+    )

@@ -1,0 +1,110 @@
+"""Where cells alike lie: a mixture of positions for each cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stomics_tools.model.masked_diffusion._mixture import Mixture
+
+MAX_REFERENCES = 8192
+_MAX_ALIKE = 32
+_MAX_FITTED = 4000
+_N_STEPS = 200
+_LEAST_VARIANCE = 1e-4
+
+
+class PositionMixture(nn.Module):
+    """Positions expected of a cell by its expression, as a mixture of normal distributions.
+
+    One lies around each cell of training most alike in expression, weighted by the distance in principal components,
+    and one around what a regression says. So tissue with two like sides has two places for a cell, where a regression
+    alone would have the middle. Widths and weights are those of the largest likelihood of cells that are left out.
+
+    Parameters
+    ----------
+    n_references, n_latent, n_dims
+        Cells of training that are kept, and widths.
+    """
+
+    scores: Tensor
+    position: Tensor
+    slice_of: Tensor
+    number: Tensor
+    elsewhere: Tensor
+
+    def __init__(self, n_references: int, n_latent: int, n_dims: int) -> None:
+        super().__init__()
+        self.n_alike = min(_MAX_ALIKE, max(n_references - 1, 1))
+        self.register_buffer("scores", torch.zeros(n_references, n_latent))
+        self.register_buffer("position", torch.zeros(n_references, n_dims))
+        self.register_buffer("slice_of", torch.zeros(n_references, dtype=torch.int64))
+        self.register_buffer("number", torch.arange(n_references))  # of the cell among all of training
+        self.register_buffer("elsewhere", torch.tensor(False))  # whether cells of training look at other slices only
+        self.log_variance = nn.Parameter(torch.full((n_dims,), -2.0), requires_grad=False)
+        self.log_regression_variance = nn.Parameter(torch.zeros(n_dims), requires_grad=False)
+        self.log_sharpness = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.regression_logit = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+
+    def forward(self, scores: Tensor, regression: Tensor, cell: tuple[Tensor, Tensor] | None = None) -> Mixture:
+        """Mixture of each of ``n`` cells.
+
+        Parameters
+        ----------
+        scores
+            Principal components ``(n, L)``.
+        regression
+            Positions ``(n, d)`` that the regression says.
+        cell
+            Of cells of training, their number and slice ``(n,)``: such a cell is not its own reference, and neither is
+            its slice where there are others.
+        """
+        distance, index = self._alike(scores, cell)
+        return self._mixture(distance, self.position[index], regression)
+
+    def fit(self, scores: Tensor, position: Tensor, slice_of: Tensor, regression: Tensor, n_slices: int) -> None:
+        """Keep references, and find widths and weights; `regression` is of members that have not seen the cell."""
+        chosen = torch.randperm(len(scores))[: len(self.scores)]
+        for name, value in (("scores", scores), ("position", position), ("slice_of", slice_of)):
+            getattr(self, name).copy_(value[chosen])
+        self.number.copy_(chosen)
+        self.elsewhere.fill_(n_slices > 1)
+        asked = torch.randperm(len(scores))[:_MAX_FITTED]
+        distance, index = self._alike(scores[asked], (asked, slice_of[asked]))
+        around, truth = self.position[index], position[asked]
+        parameters = [self.log_variance, self.log_regression_variance, self.log_sharpness, self.regression_logit]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(parameters, lr=0.05)
+        with torch.enable_grad():
+            for _ in range(_N_STEPS):
+                loss = -self._mixture(distance, around, regression[asked]).log_density(truth).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+
+    def _alike(self, scores: Tensor, cell: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Squared distances, per dimension, to the cells most alike, and which these are, ``(n, k)`` each."""
+        distance = torch.cdist(scores, self.scores).square() / scores.shape[1]
+        if cell is not None:
+            number, slice_of = cell
+            own = number[:, None] == self.number
+            if self.elsewhere:
+                own = own | (slice_of[:, None] == self.slice_of)
+            distance = distance.masked_fill(own, torch.inf)
+        return distance.topk(self.n_alike, dim=1, largest=False)
+
+    def _mixture(self, distance: Tensor, around: Tensor, regression: Tensor) -> Mixture:
+        # A reference that may not be used is infinitely far, hence weighs nothing.
+        usable = torch.where(distance.isinf(), -torch.inf, -distance * self.log_sharpness.exp())
+        usable = torch.where(usable.isinf().all(1, keepdim=True), 0.0, usable)
+        weight = usable.log_softmax(1) + nn.functional.logsigmoid(-self.regression_logit)
+        last = nn.functional.logsigmoid(self.regression_logit).expand(len(weight), 1)
+        variance = torch.cat([self.log_variance.expand(around.shape[1], -1), self.log_regression_variance[None]]).exp()
+        return Mixture(
+            torch.cat([around, regression[:, None]], dim=1),
+            variance.clamp(min=_LEAST_VARIANCE),
+            torch.cat([weight, last], dim=1).clamp(min=-1e4),
+        )
