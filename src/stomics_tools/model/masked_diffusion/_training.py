@@ -20,7 +20,7 @@ from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit
 from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.model.masked_diffusion._windows import Windows
-from stomics_tools.train import EMA, MiniBatchPlan, fit
+from stomics_tools.train import EMA, MiniBatchPlan, fit, read_checkpoint
 
 _LEAST_SETS = 6
 
@@ -73,8 +73,15 @@ class MaskedDiffusionTraining(SpatialModel):
         key_added
             Name of the outputs that are written at the end, see :meth:`write_results`; None to write nothing.
         **fit_kwargs
-            ``accelerator``, ``devices``, ``logger``, ``enable_progress_bar`` and others of
-            :class:`lightning.pytorch.Trainer`.
+            ``accelerator``, ``devices``, ``logger``, ``callbacks``, ``enable_progress_bar`` and others of
+            :class:`lightning.pytorch.Trainer`; ``checkpoint_every``: epochs between two checkpoints (10).
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss does not stay finite.
+        TypeError, ValueError
+            If an argument cannot be used, or `ckpt_path` is of a run with other arguments, data or seed.
         """
         self._check_training(max_epochs, seed, patience, clip_grad)
         _validate.check_integer(batch_size, argument="batch_size")
@@ -89,6 +96,8 @@ class MaskedDiffusionTraining(SpatialModel):
             "data": cells.fingerprint(),
             "seed": seed,
         }
+        if ckpt_path is not None:
+            self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = self._make_module(min(MAX_REFERENCES, cells.n_obs))
@@ -110,7 +119,7 @@ class MaskedDiffusionTraining(SpatialModel):
             clip_grad=clip_grad,
             checkpoint_dir=checkpoint_dir,
             ckpt_path=ckpt_path,
-            callbacks=[average],
+            callbacks=[average, *fit_kwargs.pop("callbacks", ())],
             **fit_kwargs,
         )
         average.copy_to(module)
