@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | 
     """Raise ``ValueError`` at the first option in `content` that `parser` does not have, with the nearest it has."""
     options = set(parser.get_defaults().keys())
     sections = {name.rpartition(".")[0] for name in options} - {""}
-    for name, value in _flat(content, sections):
+    for name, value in flat(content, sections):
         if name in sections:
             raise ValueError(f"`config`: section '{name}' of '{path}' must hold options, found {value!r}.")
         if name not in options:
@@ -73,12 +73,12 @@ def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | 
             )
 
 
-def _flat(content: Mapping[Any, Any], sections: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(content: Mapping[Any, Any], sections: Collection[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Options and their values, those of sections by dotted names."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name in sections and isinstance(value, dict):
-            yield from _flat(value, sections, f"{name}.")
+            yield from flat(value, sections, f"{name}.")
         else:
             yield name, value
 

@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files: no screen is needed
     parser = build_parser()
-    options = parser.instantiate_classes(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv)))
+    # Renamed in jsonargparse 4.49; makes dataclasses of sections of options.
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    options = instantiate(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv)))
     function: Any = COMMANDS
     while "subcommand" in options:
         function, options = function[options.subcommand], options[options.subcommand]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 # Spelled out and not read off the model, which would bring torch to every help; a test compares both.
@@ -188,8 +188,8 @@ class Config:
         """The defaults with a gate (``"gated"``), experts (``"moe"``), both (``"combined"``), and masking (``"full"``)."""
         gated, moe = kind in ("gated", "combined", "full"), kind in ("moe", "combined", "full")
         return cls(
-            network=replace(Network(), use_gated_attention=gated, use_moe=moe),
-            masking=replace(Masking(), enable_masking=kind == "full"),
+            network=Network(use_gated_attention=gated, use_moe=moe),
+            masking=Masking(enable_masking=kind == "full"),
         )
 
     def model_arguments(self) -> dict[str, Any]:

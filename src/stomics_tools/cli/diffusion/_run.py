@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from stomics_tools import __version__
-from stomics_tools.cli._config_file import VERSION, read_config
+from stomics_tools.cli._config_file import VERSION, flat, read_config
 
 if TYPE_CHECKING:
     from stomics_tools.model import MaskedDiffusion
@@ -46,15 +49,20 @@ class Run:
         with replacing(self.config) as part:
             part.write_text(as_yaml(content), encoding="utf-8")
 
+    def discard_unless_resumable(self) -> None:
+        """Remove the folder of a training that ended before its first checkpoint."""
+        if not self.has_checkpoint():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def check_same(self, content: dict[str, Any]) -> None:
         """Raise ``ValueError`` at the first option that differs from the run that is to be resumed."""
-        before = read_config(self.config)
-        for name, value in _flat(content).items():
-            found = _flat(before).get(name)
-            if found != value:
+        sections = [name for name, value in content.items() if isinstance(value, dict)]
+        before = dict(flat(read_config(self.config), sections))
+        for name, value in flat(content, sections):
+            if before.get(name) != value:
                 raise ValueError(
-                    f"`resume`: '{name}' is {value!r} here, {found!r} in '{self.config}'. Repeat the options of that run "
-                    f"by `--config {self.config} --resume`."
+                    f"`resume`: '{name}' is {value!r} here, {before.get(name)!r} in '{self.config}'. "
+                    f"Repeat the options of that run by `--config {self.config} --resume`."
                 )
 
     def load(self) -> tuple[MaskedDiffusion, dict[str, Any]]:
@@ -78,13 +86,4 @@ class Run:
 
 def as_yaml(content: dict[str, Any]) -> str:
     """A file of options."""
-    import yaml
-
     return yaml.safe_dump({VERSION: __version__, **content}, sort_keys=False)
-
-
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
-    return flat

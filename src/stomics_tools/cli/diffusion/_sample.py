@@ -31,7 +31,7 @@ def sample(
     """Draw positions, expression, or new tissue.
 
     expr_to_pos writes the cells with obsm["spatial_predicted"], of several draws their consensus, beside it
-    obsm["spatial_draws"] (cells x draws x dimensions) and obs["spatial_dispersion"]. pos_to_expr writes the cells with
+    obsm["spatial_dispersion"] and obsm["spatial_draws"] (cells x draws x dimensions). pos_to_expr writes the cells with
     the genes of training in X, of several draws their mean, beside it layers["draw_0"] and so on. joint writes new
     cells, those of several draws as slices by obs["sample"].
 
@@ -104,7 +104,7 @@ def _placed(query: AnnData, draws: np.ndarray) -> AnnData:
     query.obsm[_POSITION] = position
     if len(draws) > 1:
         query.obsm[_DRAWS] = draws.swapaxes(0, 1).copy()
-        query.obs[_DISPERSION] = np.sqrt(np.square(draws - position).sum(axis=2).mean(axis=0))
+        query.obsm[_DISPERSION] = np.sqrt(np.square(draws - position).sum(axis=2).mean(axis=0))[:, None]
     return query
 
 

@@ -38,7 +38,7 @@ def position_scores(
                 cells.coordinates[own], values[own], unit_scale=unit_scale, n_neighbors=k, seed=seed
             )
             rows.append({**_head(name, prediction, number, len(own)), "n_neighbors": k, **scores})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"draw": "Int64"})
 
 
 def expression_scores(
@@ -73,7 +73,7 @@ def expression_scores(
                 "gene_correlation_error": metrics.gene_correlation_error(*pair),
             }
             rows.append({**_head(name, prediction, number, len(own)), **scores})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"draw": "Int64"})
 
 
 def summary(table: pd.DataFrame) -> str:

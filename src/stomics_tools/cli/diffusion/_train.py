@@ -95,14 +95,18 @@ def train(
     if not resume:
         run.write_config(content)
     checkpoint = run.checkpoints if resume and run.has_checkpoint() else None
-    model.train(
-        **options.training_arguments(),
-        checkpoint_dir=run.checkpoints,
-        ckpt_path=checkpoint,
-        key_added=None,
-        logger=_make_logger(logger, run),
-        enable_progress_bar=sys.stderr.isatty(),
-    )
+    try:
+        model.train(
+            **options.training_arguments(),
+            checkpoint_dir=run.checkpoints,
+            ckpt_path=checkpoint,
+            key_added=None,
+            logger=_make_logger(logger, run),
+            enable_progress_bar=sys.stderr.isatty(),
+        )
+    except BaseException:
+        run.discard_unless_resumable()
+        raise
     loss = model.history["train_loss"]["train_loss"]
     how = "" if checkpoint is None else ", resumed"
     clock.step("train", f"{len(loss)} epochs{how}, loss {loss.iloc[0]:.3g} to {loss.iloc[-1]:.3g}")
