@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stomics_tools.model.masked_diffusion._mixture import Mixture
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule, Prior
-from stomics_tools.model.masked_diffusion._sampler import Sampler, sample_chain
+from stomics_tools.model.masked_diffusion._sampler import Denoiser, Sampler, sample_chain
 from stomics_tools.model.masked_diffusion._slices import around
 
 _POSITION, _EXPRESSION = "position", "expression"
@@ -139,7 +139,7 @@ class Drawing:
         )
         return found[_POSITION][0].cpu(), found[_EXPRESSION][0].cpu()
 
-    def _chain(self, given: Given, rows: Tensor, generator: torch.Generator):  # type: ignore[no-untyped-def]
+    def _chain(self, given: Given, rows: Tensor, generator: torch.Generator) -> tuple[Denoiser, dict[str, Tensor]]:
         """A denoiser of a set of cells, and the noise that it begins with."""
         start, unknown, batch, priors = self._set(given, rows, generator)
         last = self._module.schedule.grid(1)[0]

@@ -47,7 +47,7 @@ def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
             inputs.append(around(one.latent, near, known, module.settings.n_neighbors))
             outputs.append(one.latent[~known])
     x, y = torch.cat(inputs).numpy(), torch.cat(outputs).numpy()
-    model = RidgeCV(_PENALTIES, fit_intercept=False).fit(x, y)
-    module.around_weight.copy_(torch.as_tensor(model.coef_.T.copy()))
-    variance = np.square(y - model.predict(x)).mean(axis=0)
+    weight = np.atleast_2d(RidgeCV(_PENALTIES, fit_intercept=False).fit(x, y).coef_).T  # of one target a vector
+    module.around_weight.copy_(torch.as_tensor(weight.copy()))
+    variance = np.square(y - x @ weight).mean(axis=0)
     module.around_variance.copy_(torch.as_tensor(variance).clamp(1e-3, 1))

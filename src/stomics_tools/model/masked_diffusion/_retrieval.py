@@ -97,10 +97,12 @@ class PositionMixture(nn.Module):
         return distance.topk(self.n_alike, dim=1, largest=False)
 
     def _mixture(self, distance: Tensor, around: Tensor, regression: Tensor) -> Mixture:
-        # A reference that may not be used is infinitely far, hence weighs nothing.
-        usable = torch.where(distance.isinf(), -torch.inf, -distance * self.log_sharpness.exp())
-        usable = torch.where(usable.isinf().all(1, keepdim=True), 0.0, usable)
-        weight = usable.log_softmax(1) + nn.functional.logsigmoid(-self.regression_logit)
+        # A reference that may not be used is infinitely far, hence weighs nothing; infinity times sharpness would have
+        # no gradient.
+        barred = distance.isinf()
+        nearness = -distance.masked_fill(barred, 0.0) * self.log_sharpness.exp()
+        nearness = nearness.masked_fill(barred & ~barred.all(1, keepdim=True), -torch.inf)
+        weight = nearness.log_softmax(1) + nn.functional.logsigmoid(-self.regression_logit)
         last = nn.functional.logsigmoid(self.regression_logit).expand(len(weight), 1)
         variance = torch.cat([self.log_variance.expand(around.shape[1], -1), self.log_regression_variance[None]]).exp()
         return Mixture(

@@ -101,9 +101,9 @@ class Windows(Dataset):
         s = self._settings
         if not s.enable_masking or not (always or _coin()):
             return one.measured
-        hidden = torch.rand(len(one.measured)) < s.expression_mask_ratio * (0.5 + torch.rand(1))
-        panel = one.measured * ~hidden
-        return panel if panel.any() and (panel != one.measured).any() else one.measured
+        draw = torch.rand(len(one.measured))
+        draw[(draw * one.measured).argmax()] = torch.inf  # one gene is given, however large the part
+        return one.measured * (draw >= s.expression_mask_ratio * (0.5 + torch.rand(1)))
 
 
 def _coin() -> bool:
