@@ -79,7 +79,8 @@ def expression_scores(
 def summary(table: pd.DataFrame) -> str:
     """Means over the draws, to be printed."""
     kinds = table.drop(columns="draw").groupby(["slice", "prediction"], sort=False).mean()
-    return kinds.astype({"n_cells": int}).to_string(float_format="{:.3f}".format)
+    whole = [name for name in kinds if name.startswith("n_")]
+    return kinds.astype(dict.fromkeys(whole, int)).to_string(float_format="{:.3f}".format)
 
 
 def _head(name: str, prediction: str, number: int, n_cells: int) -> dict[str, Any]:
