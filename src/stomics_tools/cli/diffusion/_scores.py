@@ -79,7 +79,7 @@ def expression_scores(
 def summary(table: pd.DataFrame) -> str:
     """Means over the draws, to be printed."""
     kinds = table.drop(columns="draw").groupby(["slice", "prediction"], sort=False).mean()
-    whole = [name for name in kinds if name.startswith("n_")]
+    whole = [str(name) for name in kinds if str(name).startswith("n_")]
     return kinds.astype(dict.fromkeys(whole, int)).to_string(float_format="{:.3f}".format)
 
 
