@@ -142,7 +142,7 @@ class Training:
         Epochs between two checkpoints.
     """
 
-    max_epochs: int = 100
+    max_epochs: int = 40
     batch_size: int = 1
     lr: float = 1e-3
     weight_decay: float = 1e-2

@@ -34,7 +34,7 @@ class MaskedDiffusionTraining(SpatialModel):
 
     def train(
         self,
-        max_epochs: int = 100,
+        max_epochs: int = 40,
         *,
         batch_size: int = 1,
         lr: float = 1e-3,
