@@ -14,6 +14,7 @@ from stomics_tools._params import plain_params
 from stomics_tools.data import CellsSpec, read_cells
 from stomics_tools.data._cells_field import CellsField
 from stomics_tools.model._objects import own_data
+from stomics_tools.model.masked_diffusion._parameters import parameter_table
 from stomics_tools.model.masked_diffusion._predictions import MaskedDiffusionPredictions
 from stomics_tools.model.masked_diffusion._schedule import Objective, Target
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings, ExpertWidth, GateType, Mode
@@ -87,6 +88,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
     """
 
     _key: ClassVar[str] = "masked_diffusion"
+    parameter_table = staticmethod(parameter_table)
 
     def __init__(
         self,
