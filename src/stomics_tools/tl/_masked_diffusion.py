@@ -82,7 +82,7 @@ def reconstruct_positions(
     adata: AnnData,
     model: MaskedDiffusion,
     *,
-    n_samples: int = 16,
+    n_samples: int = 8,
     n_steps: int = 20,
     landmarks: np.ndarray | str | None = None,
     layout: Layout = "consensus",
@@ -99,15 +99,16 @@ def reconstruct_positions(
     model
         Trained for it.
     n_samples
-        Draws, two at least.
+        Draws, whose scatter is the dispersion.
     n_steps
         Passes through the network a draw.
     landmarks
         Cells whose positions are known, a mask ``(n_obs,)`` or the name of a boolean ``obs`` column: at least 3 in a
         slice, in whose frame the others are placed. Without them, positions are centred, in that of training.
     layout
-        ``"consensus"``: the mean of the draws, which is nearest the truth cell by cell, but lies closer together where
-        they disagree. ``"draw"``: the first draw, as spread out as tissue is.
+        ``"consensus"``: the mean of all draws there could be, which is nearest the truth cell by cell, but cells of
+        which little is known lie near the middle. ``"draw"``: the first draw, as spread out as tissue is. See
+        :meth:`~stomics_tools.model.MaskedDiffusion.consensus`.
     seed
         Same seed, same positions.
     key_added
@@ -122,8 +123,8 @@ def reconstruct_positions(
     ``adata.obsm["<key_added>"]``
         Positions, float32 ``(n_obs, n_dims)``, in the unit of the coordinates of training.
     ``adata.obsm["spatial_dispersion"]``
-        Root-mean-square distance of the draws of a cell from their mean, float32 ``(n_obs, 1)``, in the same unit; 0
-        for landmarks. For another `key_added`, which may end in ``"_predicted"``, that ends in ``"_dispersion"``.
+        Root-mean-square distance of the draws of a cell from its consensus, float32 ``(n_obs, 1)``, in the same unit;
+        0 for landmarks. For another `key_added`, which may end in ``"_predicted"``, that ends in ``"_dispersion"``.
     ``adata.uns["<key_added>"]["params"]``
         Arguments and version.
 

@@ -1,0 +1,124 @@
+"""What an object gives a trained MaskedDiffusion to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from stomics_tools import _validate
+from stomics_tools.data import Cells, are_whole, read_cells
+from stomics_tools.model.masked_diffusion._drawing import Given
+from stomics_tools.model.masked_diffusion._poses import pose_of
+from stomics_tools.model.masked_diffusion._preparation import latent_of, normalized, standardized, unit_of
+from stomics_tools.model.masked_diffusion._settings import Mode
+from stomics_tools.model.masked_diffusion._slices import nearest
+from stomics_tools.model.masked_diffusion._training import MaskedDiffusionTraining
+
+
+class _Frame(NamedTuple):
+    """How the coordinates of a slice lie to those of the networks: ``(xy - centre) / unit @ pose``."""
+
+    centre: np.ndarray
+    unit: float
+    pose: np.ndarray
+
+    def enter(self, position: np.ndarray) -> np.ndarray:
+        return (position - self.centre) / self.unit @ self.pose
+
+    def leave(self, position: np.ndarray) -> np.ndarray:
+        return position @ self.pose.T * self.unit + self.centre
+
+
+class MaskedDiffusionQueries(MaskedDiffusionTraining):
+    """Objects as queries of :class:`~stomics_tools.model.MaskedDiffusion`."""
+
+    def _check_mode(self, mode: str) -> None:
+        self._require_trained()
+        _validate.check_option(mode, Mode.__args__, argument="mode")  # type: ignore[attr-defined]
+        trained = self._settings.training_mode
+        if trained not in ("joint", mode):
+            raise ValueError(
+                f"`mode`: {mode!r} was not trained: this model has `training_mode={trained!r}`. "
+                "Train one with `training_mode='joint'`, which serves all modes."
+            )
+
+    def _read(self, adata: AnnData | None, *, coordinates: bool | np.ndarray) -> Cells:
+        data, genes = self._data(adata), self._state["gene_names"]
+        cells = read_cells(data, self._spec, training=False, coordinates=coordinates, genes=genes)
+        if self._state["mean_counts"] is not None and not are_whole(cells.expression):
+            where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
+            raise ValueError(
+                f"`layer`: the model was trained on counts, `{where}` holds negative or fractional values. "
+                "Store the raw counts there."
+            )
+        n_dims = self._state["n_dims"]
+        if cells.coordinates is not None and cells.coordinates.shape[1] != n_dims:
+            raise ValueError(
+                f"`spatial_key`: the model was trained in {n_dims} dimensions, "
+                f"`adata.obsm[{self._spec.spatial_key!r}]` has {cells.coordinates.shape[1]}."
+            )
+        return cells
+
+    def _mask(self, adata: AnnData | None, mask: np.ndarray | str | None, argument: str) -> np.ndarray | None:
+        """A mask of cells, by name or as it is."""
+        if mask is None:
+            return None
+        data = self._data(adata)
+        if isinstance(mask, str):
+            _validate.check_key(mask, data.obs, argument=argument, where="adata.obs")
+            mask = data.obs[mask].to_numpy()
+        found = np.asarray(mask)
+        if found.shape != (data.n_obs,) or found.dtype != bool:
+            raise ValueError(
+                f"`{argument}` must be boolean of shape ({data.n_obs},), found {found.dtype} of shape {found.shape}."
+            )
+        return found
+
+    def _given(
+        self, cells: Cells, placed: np.ndarray, hidden: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Given, _Frame]]:
+        """Rows of each slice, what is given of its cells, and how it lies."""
+        genes, told = standardized(self.module, normalized(cells, self._state))
+        told &= torch.as_tensor(~hidden)
+        latent_model = self.module.cpu().latent
+        for rows in cells.rows():
+            index = torch.as_tensor(rows)
+            own_told, own_placed = told[index], torch.as_tensor(placed[rows])
+            measured = ~np.isnan(cells.expression[rows[own_told.numpy()]]).all(axis=0)
+            panel = torch.as_tensor(measured if own_told.any() else np.ones(genes.shape[1], dtype=bool)).float()
+            own = genes[index] * own_told[:, None]
+            latent = latent_of(latent_model, own, panel)
+            shown = own_told & bool(panel.all())
+            frame = self._frame(cells, rows, own, own_told, own_placed)
+            position = torch.zeros(len(rows), self._state["n_dims"])
+            near = None
+            if own_placed.any():
+                assert cells.coordinates is not None
+                position[own_placed] = torch.as_tensor(
+                    frame.enter(cells.coordinates[rows[own_placed.numpy()]]), dtype=torch.float32
+                )
+                if own_placed.all():
+                    near = nearest(cells.coordinates[rows], 4 * self._settings.n_neighbors)
+            yield rows, Given(own, panel, own_told, latent, shown, position, own_placed, near), frame
+
+    def _frame(
+        self, cells: Cells, rows: np.ndarray, genes: torch.Tensor, told: torch.Tensor, placed: torch.Tensor
+    ) -> _Frame:
+        """Centre and size of the cells whose positions are known, turned to what their genes say."""
+        n_dims = self._state["n_dims"]
+        if not placed.any():
+            return _Frame(np.zeros(n_dims), float(self.module.unit), np.eye(n_dims))
+        assert cells.coordinates is not None
+        known = cells.coordinates[rows[placed.numpy()]]
+        centre = known.mean(axis=0)
+        unit = unit_of(known - centre) or float(self.module.unit)  # a slice of one cell has no size
+        pose, both = np.eye(n_dims), placed & told
+        if both.any():
+            expected = self.module.regressed(genes[both]).numpy()
+            own = (cells.coordinates[rows[both.numpy()]] - centre) / unit
+            pose = pose_of(own - own.mean(axis=0), expected - expected.mean(axis=0))
+        return _Frame(centre, unit, pose)
