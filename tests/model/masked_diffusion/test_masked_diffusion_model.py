@@ -249,20 +249,34 @@ def test_training_again_begins_anew(adata):
 # --------------------------------------------------------------------- draws
 
 
-def test_consensus_is_the_mean_of_draws(model):
+def test_dispersion_is_the_scatter_of_draws(model):
     how = {"n_samples": 5, "n_steps": 3, "landmarks": LANDMARKS, "seed": 2}
-    draws = model.sample(mode="expr_to_pos", **how)
+    draws = model.sample(mode="expr_to_pos", **how).astype(np.float64)
     found = model.consensus(**how)
-    np.testing.assert_allclose(found.position, draws.mean(axis=0), rtol=1e-5, atol=1e-2)
-    scatter = np.sqrt(np.square(draws.astype(np.float64) - draws.mean(axis=0)).sum(axis=2).mean(axis=0))
+    scatter = np.sqrt(np.square(draws - found.position).sum(axis=2).mean(axis=0))
     np.testing.assert_allclose(found.dispersion, scatter, rtol=1e-3, atol=1e-2)
     assert found.position.shape == (180, 2)
     assert found.dispersion.shape == (180,)
     assert found.position.dtype == found.dispersion.dtype == np.float32
-    assert (found.dispersion[LANDMARKS] < 1e-2).all()
+    np.testing.assert_array_equal(found.position[LANDMARKS], draws[0, LANDMARKS].astype(np.float32))
+    assert (found.dispersion[LANDMARKS] == 0).all()
     assert (found.dispersion[~LANDMARKS] > 1).all()
-    with pytest.raises(ValueError, match="`n_samples` must be at least 2"):
-        model.consensus(n_samples=1)
+    # the scatter depends on the number of draws, the consensus does not
+    fewer = model.consensus(**{**how, "n_samples": 1})
+    np.testing.assert_array_equal(fewer.position, found.position)
+    np.testing.assert_allclose(
+        fewer.dispersion, np.linalg.norm(draws[0] - found.position, axis=1), rtol=1e-3, atol=1e-2
+    )
+    with pytest.raises(ValueError, match="`n_samples` must be at least 1"):
+        model.consensus(n_samples=0)
+
+
+def test_consensus_is_where_the_mean_of_draws_goes_to(learnt):
+    model, test = learnt
+    consensus = model.consensus(test, n_samples=1, n_steps=10).position
+    draws = model.sample(test, mode="expr_to_pos", n_samples=16, n_steps=10)
+    gap = [np.sqrt(np.square(draws[:n].mean(axis=0) - consensus).sum(axis=1).mean()) for n in (1, 4, 16)]
+    assert gap[0] > 1.5 * gap[1] > 1.5 * 1.3 * gap[2]
 
 
 def test_draws_of_one_consensus_lie_in_one_pose(learnt):
