@@ -75,7 +75,7 @@ class Windows(Dataset):
         if not whole:
             latent = self._latent.given((one.genes * panel)[None], panel[None])[0][0]
         beside = torch.zeros(len(rows), 3 * latent.shape[1])
-        if placed.any():
+        if placed.all():  # as in drawing: few cells that are placed are no neighbours
             beside = around(latent, one.near[rows], told & placed, s.n_neighbors) * placed[rows, None]
         item = {
             "genes": one.genes[rows] * panel * told[rows, None],
