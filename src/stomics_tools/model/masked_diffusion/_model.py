@@ -79,7 +79,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
     --------
     >>> import stomics_tools as st
     >>> adata = st.datasets.simulate_sections()
-    >>> train, test = adata[adata.obs["section"] != "3"].copy(), adata[adata.obs["section"] == "3"].copy()
+    >>> train, test = adata[adata.obs["section"] != "section3"].copy(), adata[adata.obs["section"] == "section3"].copy()
     >>> st.model.MaskedDiffusion.setup_anndata(train, batch_key="section")
     >>> model = st.model.MaskedDiffusion(train, width=128, n_layers=4, n_hidden=512)
     >>> model.train()
