@@ -658,3 +658,13 @@ def test_model_of_another_class(adata, saved, tmp_path):
     other.save(tmp_path / "other")
     with pytest.raises(ValueError, match="holds a PRAGASpike, not a VARST"):
         VARST.load(tmp_path / "other", adata)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", -1.0), ("batch_size", 0), ("weight_decay", -1.0), ("max_epochs", 0)]
+)
+def test_arguments_of_stage_2_are_checked_before_stage_1_is_trained(adata, name, value) -> None:
+    model = _model(adata)
+    with pytest.raises(ValueError, match=name):
+        model.train(stage2={name: value}, **QUIET)
+    assert not model.history_
