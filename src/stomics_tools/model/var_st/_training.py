@@ -67,6 +67,7 @@ class VarSTTraining(VarSTStage1):
             ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
         """
         shared = {"seed": seed, **fit_kwargs}
+        given = {**shared, **(stage2 or {})}
         checked = {
             "max_epochs": 1,
             "batch_size": 1,
@@ -75,9 +76,8 @@ class VarSTTraining(VarSTStage1):
             "patience": None,
             "clip_grad": None,
         }
-        given = {**shared, **(stage2 or {})}
-        # Before stage 1 is trained, not after.
-        self._check_stage(seed=seed, **{k: v if given.get(k) is None else given[k] for k, v in checked.items()})
+        known: dict[str, Any] = {k: v if given.get(k) is None else given[k] for k, v in checked.items()}
+        self._check_stage(seed=seed, **known)  # before stage 1 is trained, not after
         resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(Path(ckpt_path))
         folders = {1: None, 2: None}
         if checkpoint_dir is not None:
