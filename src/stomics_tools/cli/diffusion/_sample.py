@@ -87,7 +87,10 @@ def sample(
     if query is None:
         result = _new_cells(draws["position"], draws["expression"], model.gene_names, model._spec.spatial_key)
     elif mode == "expr_to_pos":
-        result = _placed(query, draws["drawn"])
+        how: dict[str, Any] = {"n_steps": num_steps, "landmarks": landmarks, "sampler": sampler, "seed": seed}
+        several = num_samples > 1
+        agreed = model.consensus(query, n_samples=1, **how).position if several else draws["drawn"][0]
+        result = _placed(query, draws["drawn"], agreed)
     else:
         result = _expressed(query, draws["drawn"], model.gene_names)
     result.uns[model._key] = {"sample": plain_params({"checkpoint": str(checkpoint), "mode": mode, **options})}
@@ -96,11 +99,10 @@ def sample(
     clock.step("write", f"{output}")
 
 
-def _placed(query: AnnData, draws: np.ndarray) -> AnnData:
+def _placed(query: AnnData, draws: np.ndarray, position: np.ndarray) -> AnnData:
     """The query with positions; draws ``(k, n, d)``."""
     import numpy as np
 
-    position = draws.mean(axis=0)
     query.obsm[_POSITION] = position
     if len(draws) > 1:
         query.obsm[_DRAWS] = draws.swapaxes(0, 1).copy()

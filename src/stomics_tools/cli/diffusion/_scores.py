@@ -19,7 +19,7 @@ _NEIGHBORS = 100
 def position_scores(
     model: MaskedDiffusion, adata: AnnData, *, num_samples: int, num_steps: int, unit_scale: float, seed: int
 ) -> pd.DataFrame:
-    """One row a slice for the consensus of the draws (of two or more) and one for each draw.
+    """One row a slice for the consensus (beside two draws or more) and one for each draw.
 
     Fewer neighbours than 100 are compared in slices of 200 cells and less.
     """
@@ -29,7 +29,8 @@ def position_scores(
     draws = np.asarray(draws).reshape(num_samples, cells.n_obs, -1)
     predictions = [("draw", number, draw) for number, draw in enumerate(draws)]
     if num_samples > 1:
-        predictions.insert(0, ("consensus", -1, draws.mean(axis=0)))
+        agreed = model.consensus(adata, n_samples=1, n_steps=num_steps, seed=seed).position
+        predictions.insert(0, ("consensus", -1, agreed))
     rows: list[dict[str, Any]] = []
     for own, name in zip(cells.rows(), cells.batch_names, strict=True):
         k = min(_NEIGHBORS, (len(own) - 1) // 2)
