@@ -37,8 +37,8 @@ class PerceptronEnsemble(nn.Module):
     """Regression by perceptrons with two hidden layers.
 
     Some are trained on all spots, and their mean is the prediction. For each fold one more is trained on the spots of
-    the other folds: what these say of the fold is what the model says of tissue that it has not seen, so that residuals
-    are honest and the transformer learns from conditions as it meets them later.
+    the other folds: what these say of the fold is what the ensemble says of data that it has not seen, so that residuals
+    are honest, and what is trained on its predictions meets them as it will later.
 
     Parameters
     ----------

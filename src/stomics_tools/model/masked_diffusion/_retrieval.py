@@ -87,6 +87,7 @@ class PositionMixture(nn.Module):
 
     def _alike(self, scores: Tensor, cell: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Squared distances, per dimension, to the cells most alike, and which these are, ``(n, k)`` each."""
+        # At most 8,192 references, and two windows of cells at a time (4,000 cells while fitting).
         distance = torch.cdist(scores, self.scores).square() / scores.shape[1]
         if cell is not None:
             number, slice_of = cell

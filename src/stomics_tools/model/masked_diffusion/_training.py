@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from anndata import AnnData
-from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from stomics_tools import _validate
@@ -155,8 +154,3 @@ class MaskedDiffusionTraining(SpatialModel):
     @abstractmethod
     def write_results(self, adata: Any = None, *, key_added: str | None = None) -> None:
         """Write the latent representation into an object."""
-
-
-def as_batch(values: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """One set as a batch of one."""
-    return {name: value[None].to(device) for name, value in values.items()}
