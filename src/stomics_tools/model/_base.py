@@ -134,6 +134,16 @@ class SpatialModel(BaseModelClass):
             raise ValueError(f"`dir_path`: {str(dir_path)!r} holds a {meta['model']}, not a {cls.__name__}.")
         return tensors, meta
 
+    @classmethod
+    def _saved_registry(cls, key: str, setup: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        """What scvi-tools would have registered for the data of training, which are not here; `key` is the field's."""
+        return {
+            "model_name": cls.__name__,
+            "setup_method_name": "setup_anndata",
+            "setup_args": setup,
+            "field_registries": {key: {"data_registry": {}, "state_registry": state, "summary_stats": {}}},
+        }
+
     def _restore(self, module: nn.Module, tensors: dict[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
         """Take up the weights and the record of a saved model."""
         module.load_state_dict(tensors)

@@ -226,14 +226,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             If it is damaged, of another class or format, or if `adata` has other genes or dimensions.
         """
         tensors, meta = cls._read_saved(dir_path)
-        registry = {
-            "model_name": cls.__name__,
-            "setup_method_name": "setup_anndata",
-            "setup_args": meta["setup"],
-            "field_registries": {
-                CellsField.registry_key: {"data_registry": {}, "state_registry": meta["state"], "summary_stats": {}}
-            },
-        }
+        registry = cls._saved_registry(CellsField.registry_key, meta["setup"], meta["state"])
         if adata is not None:
             spec = CellsSpec(**meta["setup"])
             read_cells(adata, spec, training=False, genes=meta["state"]["gene_names"])

@@ -14,7 +14,7 @@ from stomics_tools.model.masked_diffusion._poses import common_frame
 from stomics_tools.model.masked_diffusion._slices import Slice, nearest
 
 _MOST = 8.0  # standard deviations
-_N_FOLDS = 5
+N_FOLDS = 5
 
 
 def normalized(cells: Cells, state: dict[str, Any]) -> np.ndarray:
@@ -53,7 +53,7 @@ def training_slices(module: MaskedDiffusionModule, cells: Cells, state: dict[str
     module.gene_sd.copy_(torch.as_tensor(np.where(sd > 0, sd, 1.0)))
     genes, _ = standardized(module, expression)
     module.latent.fit(genes.numpy())
-    fold = torch.as_tensor(np.random.default_rng(seed).integers(_N_FOLDS, size=cells.n_obs))
+    fold = torch.as_tensor(np.random.default_rng(seed).integers(N_FOLDS, size=cells.n_obs))
     rows = cells.rows()
     centred = [cells.coordinates[own] - cells.coordinates[own].mean(axis=0) for own in rows]
     units = [unit_of(own) for own in centred]

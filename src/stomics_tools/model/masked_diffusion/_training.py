@@ -14,7 +14,7 @@ from stomics_tools import _validate
 from stomics_tools.data import Cells, read_cells
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
-from stomics_tools.model.masked_diffusion._preparation import _N_FOLDS, training_slices
+from stomics_tools.model.masked_diffusion._preparation import N_FOLDS, training_slices
 from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit_position_prior
 from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
@@ -147,7 +147,7 @@ class MaskedDiffusionTraining(SpatialModel):
             self._settings,
             n_genes=len(self._state["gene_names"]),
             n_dims=self._state["n_dims"],
-            n_folds=_N_FOLDS,
+            n_folds=N_FOLDS,
             n_references=n_references,
         )
 

@@ -297,7 +297,7 @@ class VARST(VarSTPredictions):
             If it is damaged, of another class or format, or if `adata` has other genes or features.
         """
         tensors, meta = cls._read_saved(dir_path)
-        registry = _registry(cls.__name__, meta["setup"], meta["state"])
+        registry = cls._saved_registry(ImageSpotsField.registry_key, meta["setup"], meta["state"])
         if adata is not None:
             spec = ImageSpec(**{**meta["setup"], "covariate_keys": tuple(meta["setup"]["covariate_keys"])})
             read_image_spots(adata, spec, expression=True, state=meta["state"])
@@ -310,14 +310,3 @@ class VARST(VarSTPredictions):
         model._restore(module, tensors, meta)
         model._stage1_trained = True
         return model
-
-
-def _registry(name: str, setup: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """What scvi-tools would have registered for the data of training, which are not here."""
-    field = {"data_registry": {}, "state_registry": state, "summary_stats": {}}
-    return {
-        "model_name": name,
-        "setup_method_name": "setup_anndata",
-        "setup_args": setup,
-        "field_registries": {"image_spots": field},
-    }
