@@ -66,6 +66,7 @@ METHODS = {
     "gradient_boosting": Method(with_residuals(baselines.GradientBoosting()), seeds=5),
     "mlp": Method(with_residuals(baselines.MLP()), seeds=5),
     "mfbp": Method(baselines.MFBP, seeds=5),
+    "next_scale": Method(baselines.NextScale, seeds=5),
     "true_depth": Method(partial(baselines.GradientBoosting, n_components=1), features=DEPTH),
     CEILING: Method(baselines.TrainingMean, ceiling=True),
     "var_st": Method(lambda: "var_st", seeds=5),

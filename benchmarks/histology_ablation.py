@@ -20,8 +20,6 @@ DEFAULT_OUT = RESULTS / "histology_ablation.csv"
 LEFT_OUT = "C3"
 ARMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "mean of 20 samples as prediction": {"by_samples": True},
-    "guidance 1": {"guidance": 1.0},
     "scales 200": {"scales": (200,)},
     "scales 1, 200": {"scales": (1, 200)},
     "scales 1, 8, 32": {"scales": (1, 8, 32)},
@@ -35,54 +33,72 @@ ARMS: dict[str, dict[str, Any]] = {
     "no mixup": {"mixup": 0.0},
     "one perceptron": {"n_members": 1},
 }
+WAYS: dict[str, dict[str, Any]] = {  # of asking the model that "default" trains
+    "default": {},
+    "mean of 20 samples as prediction": {"by_samples": True},
+    "guidance 1": {"guidance": 1.0},
+}
 
 
-class Model:
-    """VARST as `evaluate_expression` takes it, with the ways of prediction that it has no name for."""
+class Training:
+    """One training that several ways of prediction share, also where a method is copied."""
 
-    seed = 0
+    def __init__(self, arguments: dict[str, Any], seed: int) -> None:
+        self.arguments, self.seed, self.model = arguments, seed, None
 
-    def __init__(self, guidance: float = 0.0, by_samples: bool = False, **arguments: Any) -> None:
-        self.guidance, self.by_samples, self.arguments = guidance, by_samples, arguments
+    def __deepcopy__(self, memo: Any) -> Training:
+        return self
 
     def fit(self, train: Any) -> None:
         from stomics_tools.model import VARST
 
-        VARST.setup_anndata(train, FEATURES, patient_key="patient", section_key="section")
-        self.model = VARST(train, **self.arguments)
-        self.model.train(seed=self.seed, key_added=None, enable_progress_bar=False)
+        if self.model is None:
+            VARST.setup_anndata(train, FEATURES, patient_key="patient", section_key="section")
+            self.model = VARST(train, **self.arguments)
+            self.model.train(seed=self.seed, key_added=None, enable_progress_bar=False)
+
+
+class Model:
+    """A trained VARST as `evaluate_expression` takes it, with the ways of prediction that it has no name for."""
+
+    def __init__(self, training: Training, by_samples: bool = False, guidance: float = 0.0) -> None:
+        self.training, self.by_samples, self.guidance = training, by_samples, guidance
+
+    def fit(self, train: Any) -> None:
+        self.training.fit(train)
 
     def predict(self, test: Any) -> Any:
-        return self.model.predict(test, method="samples" if self.by_samples else "mean")
+        return self.training.model.predict(test, method="samples" if self.by_samples else "mean")
 
     def sample(self, test: Any, n: int, seed: int) -> Any:
-        return self.model.sample(test, n, guidance=self.guidance, seed=seed)
+        return self.training.model.sample(test, n, guidance=self.guidance, seed=seed)
 
     def interval(self, test: Any, level: float) -> Any:
-        return self.model.interval(test, level)
+        return self.training.model.interval(test, level)
 
 
-def evaluate(label: str, seed: int, n_samples: int) -> dict[str, float]:
+def evaluate(model: Model, n_samples: int) -> dict[str, float]:
     adata = read_sections()
     table = evaluate_expression(
         adata[adata.obs["section"].isin(ONE_PATIENT)],
-        {"method": Model(**ARMS[label])},
+        {"method": model},
         features_key=FEATURES,
         patient_key="patient",
         section_key="section",
         split="section",
         held_out=[LEFT_OUT],
-        seeds=[seed],
+        seeds=[0],
         n_samples=n_samples,
     )
     row = table[(table["section"] == "all") & (table["min_counts"] == 100)].squeeze()
     return {name: row[name] for name in SCORES if name in row and pd.notna(row[name])}
 
 
-def run_seeds(out: Path, label: str, seeds: list[int], n_samples: int) -> None:
-    runs = Runs(out, SCORES)
-    for seed in seeds:
-        runs.run(LEFT_OUT, label, seed, partial(evaluate, label, seed, n_samples))
+def run_arm(out: Path, arm: str, seed: int, n_samples: int) -> None:
+    """One training, asked in every way there is."""
+    runs, training = Runs(out, SCORES), Training(ARMS[arm], seed)
+    for label, way in (WAYS if arm == "default" else {arm: {}}).items():
+        runs.run(LEFT_OUT, label, seed, partial(evaluate, Model(training, **way), n_samples))
 
 
 def main() -> None:
@@ -94,10 +110,10 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     runs = Runs(arguments.out, SCORES)
-    for label in arguments.arms:
-        seeds = [seed for seed in range(arguments.seeds) if not runs.has(LEFT_OUT, label, seed)]
-        if seeds:
-            in_a_process(run_seeds, arguments.out, label, seeds, arguments.samples)
+    for seed in range(arguments.seeds):
+        for arm in arguments.arms:
+            if not all(runs.has(LEFT_OUT, label, seed) for label in (WAYS if arm == "default" else [arm])):
+                in_a_process(run_arm, arguments.out, arm, seed, arguments.samples)
     print_tables(arguments.out, ("pcc", "pcc_depth_out", "r2", "crps", "gene_correlation_error_sample", "coverage_0.8"))
 
 

@@ -16,6 +16,7 @@ from stomics_tools.baselines import (
     GaussianResiduals,
     GradientBoosting,
     KNNRetrieval,
+    NextScale,
     PCARidge,
     TrainingMean,
 )
@@ -28,6 +29,9 @@ ALL = {
     "mlp": MLP(hidden=(32, 32), epochs=30, dropout=0.1, input_dropout=0.0, weight_decay=0.1, lr=0.01),
     "boosting": GradientBoosting(n_components=10, n_targets=3),
     "mfbp": MFBP(hidden=(32, 16), epochs=30, dropout=0.1, input_dropout=0.0, weight_decay=0.1, lr=0.01),
+    "next_scale": NextScale(
+        scales=(1, 3), hidden=(32, 32), epochs=30, dropout=0.1, input_dropout=0.0, weight_decay=0.1, lr=0.01
+    ),
     "gaussian": GaussianResiduals(PCARidge(n_components=10)),
 }
 each = pytest.mark.parametrize("name", ALL)
@@ -140,6 +144,29 @@ def test_mfbp_sees_the_slide():
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_next_scale_goes_from_groups_to_genes():
+    """Two blocks of genes are its two groups; a scale adds to the group before, which in prediction is its own."""
+    import torch
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 2))
+    block = np.array([0, 1, 0, 0, 1, 1])
+    y = 3 * x[:, block] + rng.normal(0, 0.1, (300, 6)) + np.arange(6)
+    y[:40, 1] = np.nan
+    plain = {"dropout": 0.0, "input_dropout": 0.0, "weight_decay": 0.01}
+    model = NextScale(scales=(2, 2, 9), hidden=(16,), epochs=40, lr=0.01, **plain).fit(x, y)
+    assert [list(parent) for parent in model._parents] == [[0, 0], list(block)]
+    features = torch.from_numpy(model._scaler.transform(x).astype(np.float32))
+    layers = list(model._network.children())
+    with torch.no_grad():
+        groups = layers[0](torch.cat([features, torch.zeros(300, 1)], dim=1))
+        genes = groups[:, block] + layers[1](torch.cat([features, groups], dim=1))
+    np.testing.assert_allclose(model.predict(x), model.mean_ + genes.numpy(), atol=1e-6)
+    deviation = y - np.nanmean(y, axis=0)
+    means = np.stack([np.nanmean(deviation[:, block == group], axis=1) for group in (0, 1)], axis=1)
+    assert r2_against(means, groups.numpy(), np.zeros(2)) > 0.95
+
+
 def test_gaussian_residuals_are_those_of_left_out_groups(spots):
     x, y, groups = spots
     model = GaussianResiduals(PCARidge(n_components=10, alphas=[1.0])).fit(x, y, groups)
@@ -192,6 +219,7 @@ def test_bad_input(spots, name):
         (KNNRetrieval(metric="cosin"), "Did you mean 'cosine'"),
         (MLP(dropout=1.0), "`dropout` must be in"),
         (MLP(hidden=(0,)), "`hidden` must be at least 1"),
+        (NextScale(scales=(0,)), "`scales` must be at least 1"),
         (MFBP(epochs=0), "`epochs` must be at least 1"),
         (GradientBoosting(n_targets=0), "`n_targets` must be at least 1"),
     ],

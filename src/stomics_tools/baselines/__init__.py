@@ -8,6 +8,7 @@ from stomics_tools.baselines._knn import KNNRetrieval
 from stomics_tools.baselines._mean import TrainingMean
 from stomics_tools.baselines._mfbp import MFBP
 from stomics_tools.baselines._mlp import MLP
+from stomics_tools.baselines._next_scale import NextScale
 from stomics_tools.baselines._positions import PositionKNN, PositionMLP, PositionRidge
 from stomics_tools.baselines._residuals import GaussianResiduals
 from stomics_tools.baselines._ridge import PCARidge
@@ -21,6 +22,7 @@ __all__ = [
     "GaussianResiduals",
     "GradientBoosting",
     "KNNRetrieval",
+    "NextScale",
     "PCARidge",
     "PositionKNN",
     "PositionMLP",

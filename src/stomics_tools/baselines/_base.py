@@ -32,8 +32,8 @@ class Baseline(BaseEstimator, ABC):
         X
             Features ``(n_obs, n_features)``, finite.
         Y
-            What to predict: expression ``(n_obs, n_genes)`` or positions ``(n_obs, 2 or 3)``. NaN: the gene was not measured in that spot; each gene needs one spot at
-            least in which it was.
+            What to predict: expression ``(n_obs, n_genes)`` or positions ``(n_obs, 2 or 3)``. NaN: the gene was not
+            measured in that spot; each gene needs one spot at least in which it was.
         groups
             Patient or section of each spot ``(n_obs,)``: what the inner cross-validation keeps together.
 
