@@ -45,7 +45,7 @@ def make_module(make_settings: Callable[..., DiffusionSettings]) -> Callable[...
             module = MaskedDiffusionModule(make_settings(**changes), **sizes)
             mixing = np.random.default_rng(seed).normal(size=(N_GENES, N_GENES))
             module.latent.fit((torch.randn(200, N_GENES).numpy() @ mixing / N_GENES**0.5).astype(np.float32))
-            module.alike.scores.normal_()
+            module.alike.traits.normal_()
             module.alike.position.normal_()
             module.alike.slice_of.random_(2)
             module.alike.elsewhere.fill_(True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stomics_tools.model.masked_diffusion._mixture import Mixture, mixture_posterior
-from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
+from stomics_tools.model.masked_diffusion._module import HELD_OUT, MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._network import Cells
 from stomics_tools.model.masked_diffusion._schedule import Level
 
@@ -81,6 +81,12 @@ def unknown(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch["real"] & ~batch["placed"], batch["real"] & ~batch["shown"]
 
 
+def asked(batch: Batch, target: str = "residual") -> tuple[Tensor, Tensor]:
+    """What is not known, of cells that residuals are learnt from."""
+    learnt = batch["fold"] != HELD_OUT if target == "residual" else torch.tensor(True)
+    return tuple(mask & learnt for mask in unknown(batch))
+
+
 # ------------------------------------------------------------------ losses
 
 
@@ -119,7 +125,7 @@ def test_losses_are_mean_errors_of_what_is_not_known(
                 snr = (signal / scale) ** 2
                 weight = snr.clamp(max=min_snr) * {"x0": 1, "v": scale**2, "eps": 1 / snr}[target]
         error = (said.square() * weight * (gene_weight if kind else 1)).mean(-1)
-        torch.testing.assert_close(found[name], error[unknown(batch)[kind]].mean(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name], error[asked(batch, target)[kind]].mean(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["train_loss"], found["position_loss"] + found["expression_loss"])
 
 
@@ -145,7 +151,8 @@ def test_only_what_is_not_known_counts(make_module: Callable, target: str) -> No
         assert torch.equal(losses(module, {**batch, name: changed})[loss], found[loss])
         if target == "eps":
             continue  # asks for the noise, whatever the value
-        for set_, cell in mask.nonzero()[::5].tolist():
+        learnt = asked(batch, target)[("position", "latent").index(name)]
+        for set_, cell in (mask & learnt).nonzero()[::5].tolist():
             changed = batch[name].clone()
             changed[set_, cell] += 2
             assert not torch.equal(losses(module, {**batch, name: changed})[loss], found[loss])
@@ -248,10 +255,69 @@ def test_gradients_are_finite_and_reach_the_whole_network(make_module: Callable)
         assert parameter.grad.abs().max() > 0, name
 
 
+# ------------------------------------------------------------------- share
+
+
+@pytest.mark.parametrize(("says", "share"), [(2.0, 0.5), (1.0, 1.0), (0.5, 1.0), (-1.0, 0.0)])
+def test_a_network_counts_as_much_as_it_helps_cells_held_out(make_module: Callable, says: float, share: float) -> None:
+    """One that says twice what it should counts half; what it says of other cells does not matter."""
+    module, batch = make_module(), make_batch()
+
+    def forward(cells: Cells) -> Any:
+        right = (batch["position"] - cells.prior_position) / cells.position_sd.clamp(min=1e-6)
+        position = torch.where((batch["fold"] == HELD_OUT)[..., None], says * right, torch.randn_like(right))
+        return found._replace(position=position, expression=torch.zeros_like(batch["latent"]))
+
+    found = module.network(shown_cells(module, batch))
+    module.network.forward = forward
+    with torch.random.fork_rng():
+        module.weigh([batch, batch])
+    torch.testing.assert_close(module.share, torch.tensor([share, 1.0]))
+
+
+def test_the_share_is_that_of_the_least_error(make_module: Callable) -> None:
+    module, batches = make_module(), [make_batch(seed) for seed in range(3)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module.weigh(batches)
+        torch.manual_seed(0)
+        answers = [module._answers(batch)[0] for batch in batches]
+    for kind in (0, 1):
+        error = torch.zeros(1001, dtype=torch.float64)
+        for batch, answer in zip(batches, answers, strict=True):
+            a, mask = answer[kind], unknown(batch)[kind] & (batch["fold"] == HELD_OUT)
+            for i, part in enumerate(torch.linspace(0, 1, 1001)):
+                error[i] += ((a.target - part * a.output).square() * a.weight)[mask].sum()
+        assert module.share[kind] == pytest.approx(int(error.argmin()) / 1000, abs=1e-3)
+
+
+def test_outputs_count_by_the_share_and_what_is_known_does_not_change(make_module: Callable) -> None:
+    module, batch = make_module(), make_batch()
+    noised, found = noise(batch), []
+    known = torch.stack([batch["placed"], batch["shown"]], dim=-1)
+    time = batch["time"].masked_fill(known, 0.0)
+    priors = given_priors(module, batch)
+    for share in (0.0, 0.5, 1.0):
+        module.share.fill_(share)
+        found.append(module.denoise(noised, time, batch, priors)[:2])
+    for kind in (0, 1):
+        none, half, whole = (each[kind] for each in found)
+        torch.testing.assert_close(half, (none + whole) / 2)
+        assert torch.equal(whole[known[..., kind]], noised[kind][known[..., kind]])
+        assert (whole - none)[unknown(batch)[kind]].abs().min() > 0
+
+
+@pytest.mark.parametrize("target", TARGETS[1:])
+def test_what_says_all_by_itself_counts_whole(make_module: Callable, target: str) -> None:
+    module = make_module(target=target)
+    module.weigh([make_batch()])
+    assert (module.share == 1).all()
+
+
 # ------------------------------------------------------------------ priors
 
 
-def testshown_cells_training_are_judged_by_members_that_have_not_seen_them(make_module: Callable) -> None:
+def test_cells_of_training_are_judged_by_members_that_have_not_seen_them(make_module: Callable) -> None:
     module, genes, fold = make_module(), torch.randn(20, 12), torch.arange(20) % 3
     module.train()
     found, left_out = module.regressed(genes), module.regressed(genes, fold)

@@ -274,9 +274,28 @@ def test_dispersion_is_the_scatter_of_draws(model):
 def test_consensus_is_where_the_mean_of_draws_goes_to(learnt):
     model, test = learnt
     consensus = model.consensus(test, n_samples=1, n_steps=10).position
-    draws = model.sample(test, mode="expr_to_pos", n_samples=16, n_steps=10)
+    draws = model.sample(test, mode="expr_to_pos", n_samples=16, n_steps=10, temperature=1.0)
     gap = [np.sqrt(np.square(draws[:n].mean(axis=0) - consensus).sum(axis=1).mean()) for n in (1, 4, 16)]
     assert gap[0] > 1.5 * gap[1] > 1.5 * 1.3 * gap[2]
+
+
+def test_cooler_draws_are_nearer_the_truth_and_as_large_as_tissue(learnt):
+    model, test = learnt
+    truth = test.obsm["spatial"] - test.obsm["spatial"].mean(axis=0)
+    warm, default, cold = (
+        model.sample(test, mode="expr_to_pos", n_steps=10, **temperature)
+        for temperature in ({"temperature": 1.0}, {}, {"temperature": 0.0})
+    )
+    assert rmsd(cold, truth) < 1.02 * rmsd(default, truth) < 0.9 * rmsd(warm, truth)
+    assert np.sqrt(np.square(default).sum(1).mean() / np.square(truth).sum(1).mean()) == pytest.approx(1, abs=0.06)
+    np.testing.assert_array_equal(default, model.sample(test, mode="expr_to_pos", n_steps=10, temperature=0.1))
+    with pytest.raises(ValueError, match=r"`temperature` must be in \[0.0, 1.0\]|`temperature` must be in \[0, 1\]"):
+        model.sample(test, mode="expr_to_pos", temperature=1.5)
+    known = np.arange(test.n_obs) < 20
+    with pytest.raises(ValueError, match="`temperature` is 0.5: with `landmarks` it must be 1"):
+        model.sample(test, mode="expr_to_pos", landmarks=known, temperature=0.5)
+    with pytest.raises(ValueError, match="`temperature` is of `mode='expr_to_pos'`"):
+        model.sample(mode="joint", n_cells=10, temperature=1.0)
 
 
 def test_draws_of_one_consensus_lie_in_one_pose(learnt):

@@ -52,6 +52,7 @@ def fitted(make_settings: Callable, slices: list[Slice]) -> MaskedDiffusionModul
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_priors, "_VISITS", 20_000)
+    monkeypatch.setattr(_priors, "_EPOCHS", (6, 400))
 
 
 # ---------------------------------------------------------------- positions
@@ -86,20 +87,20 @@ def test_widths_are_those_of_cells_left_out(make_settings: Callable) -> None:
 
     def loss(**shift: float) -> float:
         """By scipy, from references and weights."""
-        distance, index = alike._alike(scores, cell)
+        distance, index = alike._alike(torch.cat([scores, left_out], dim=1), cell)
         weight = -distance * torch.exp(alike.log_sharpness + shift.get("log_sharpness", 0))
         logit = alike.regression_logit + shift.get("regression_logit", 0)
         weight = torch.cat(
             [weight.log_softmax(1) + torch.log(1 - logit.sigmoid()), logit.sigmoid().log().expand(500, 1)], 1
         )
         sd = torch.exp(torch.stack([alike.log_variance, alike.log_regression_variance]) / 2)
-        sd = sd + torch.tensor([[shift.get("own", 0)], [shift.get("regression", 0)]])
+        sd = sd * torch.tensor([[shift.get("own", 0.0)], [shift.get("regression", 0.0)]]).exp()
         near = norm.logpdf(position[:, None], alike.position[index], sd[0]).sum(-1)
         far = norm.logpdf(position, left_out, sd[1]).sum(-1)
         return -float(logsumexp(weight.numpy() + np.column_stack([near, far]), axis=1).mean())
 
     best = loss()
-    for name, step in (("log_sharpness", 0.3), ("regression_logit", 0.3), ("own", 0.1), ("regression", 0.1)):
+    for name, step in (("log_sharpness", 0.3), ("regression_logit", 0.3), ("own", 0.2), ("regression", 0.2)):
         for sign in (-1, 1):
             assert loss(**{name: sign * step}) > best, name
 

@@ -80,10 +80,10 @@ class Network:
     balance_weight: float = 0.01
     router_z_weight: float = 0.001
     n_neighbors: int = 30
-    n_members: int = 6
-    n_regression_hidden: int = 256
-    regression_dropout: float = 0.3
-    mixup: float = 2.0
+    n_members: int = 4
+    n_regression_hidden: int = 512
+    regression_dropout: float = 0.5
+    mixup: float = 0.3
 
 
 @dataclass(frozen=True)

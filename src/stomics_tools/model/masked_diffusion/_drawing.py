@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from stomics_tools.model.masked_diffusion._mixture import Mixture
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule, Prior
 from stomics_tools.model.masked_diffusion._sampler import Denoiser, Sampler, sample_chain
 from stomics_tools.model.masked_diffusion._slices import around
+from stomics_tools.model.masked_diffusion._spread import spread
 
 _POSITION, _EXPRESSION = "position", "expression"
 
@@ -99,6 +101,22 @@ class Drawing:
             found = self._together(known, both, generator)
             position[rows], latent[rows] = (part[len(anchors) :] for part in found)
         return position, latent
+
+    def layout(self, generator: torch.Generator, temperature: float) -> Tensor:
+        """A draw of positions ``(n, d)``.
+
+        Below a `temperature` of 1 it keeps its root as share of the distance to the position expected, and all cells
+        are then spread to the density of the tissue of training.
+        """
+        drawn = self.draw(generator)[0]
+        if temperature == 1:
+            return drawn
+        near = self._middle + temperature**0.5 * (drawn - self._middle)
+        return spread(near, self._module.alike.position.cpu(), generator)
+
+    @cached_property
+    def _middle(self) -> Tensor:
+        return self.expect(torch.Generator().manual_seed(0))[0]
 
     @torch.no_grad()
     def expect(self, generator: torch.Generator, n_draws: int = 4) -> tuple[Tensor, Tensor]:

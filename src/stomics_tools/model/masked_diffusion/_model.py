@@ -122,10 +122,10 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         augment_pose: bool = False,
         n_window: int = 1024,
         n_neighbors: int = 30,
-        n_members: int = 6,
-        n_regression_hidden: int = 256,
-        regression_dropout: float = 0.3,
-        mixup: float = 2.0,
+        n_members: int = 4,
+        n_regression_hidden: int = 512,
+        regression_dropout: float = 0.5,
+        mixup: float = 0.3,
         registry: dict[str, Any] | None = None,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "adata", "registry", "__class__")}
@@ -235,5 +235,5 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             cls._register(adata, CellsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
         with torch.random.fork_rng():  # weights are drawn before they are read
-            model._restore(model._make_module(len(tensors["alike.scores"])), tensors, meta)
+            model._restore(model._make_module(len(tensors["alike.position"])), tensors, meta)
         return model

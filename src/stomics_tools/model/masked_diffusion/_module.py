@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,10 @@ from stomics_tools.model.masked_diffusion._schedule import (
     wanted,
 )
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
-from stomics_tools.nn import PerceptronEnsemble
+from stomics_tools.nn import PerceptronEnsemble, RouterLosses
 
 Batch = dict[str, Tensor]
+HELD_OUT = 0  # the fold of the cells of training that the transformer is never asked for
 _LEAST_SD = 0.25
 
 
@@ -34,13 +36,24 @@ class Prior(NamedTuple):
     variance: Tensor
 
 
+class _Answer(NamedTuple):
+    """Outputs of the network, their targets and weights ``(b, n, ...)``; cells asked for, and held out, ``(b, n)``."""
+
+    output: Tensor
+    target: Tensor
+    weight: Tensor
+    asked: Tensor
+    held_out: Tensor
+
+
 class MaskedDiffusionModule(nn.Module):
     """All networks of :class:`~stomics_tools.model.MaskedDiffusion`.
 
     What a cell's own genes say of its position (where cells alike lie, and a regression), what its given genes say of
     the others (probabilistic principal components), and what its neighbours say of its expression (ridge regression)
     are normal distributions and mixtures of them, whose posteriors given the noised values are in closed form. The
-    transformer corrects these: it begins as zero, hence the diffusion as that of independent cells.
+    transformer corrects these: it begins as zero, hence the diffusion as that of independent cells, and counts as much
+    as it helps cells that it was not trained on.
 
     Parameters
     ----------
@@ -55,6 +68,7 @@ class MaskedDiffusionModule(nn.Module):
     around_weight: Tensor
     around_variance: Tensor
     unit: Tensor
+    share: Tensor
 
     def __init__(
         self, settings: DiffusionSettings, *, n_genes: int, n_dims: int, n_folds: int, n_references: int
@@ -65,6 +79,7 @@ class MaskedDiffusionModule(nn.Module):
         self.register_buffer("gene_mean", torch.zeros(n_genes))
         self.register_buffer("gene_sd", torch.ones(n_genes))
         self.register_buffer("unit", torch.ones(()))  # of positions, in those of the coordinates
+        self.register_buffer("share", torch.ones(2))  # that the outputs of the network count, see `weigh`
         self.latent = GeneLatent(n_genes, n_latent)
         self.regression = PerceptronEnsemble(
             n_genes,
@@ -126,7 +141,37 @@ class MaskedDiffusionModule(nn.Module):
     # --------------------------------------------------------------- training
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a batch of :class:`~stomics_tools.model.masked_diffusion._windows.Windows`."""
+        """Losses of a batch of :class:`~stomics_tools.model.masked_diffusion._windows.Windows`.
+
+        Where residuals are learnt, cells of the fold `HELD_OUT` are seen among the others and asked for nothing.
+        """
+        answers, router = self._answers(batch)
+        losses = [_mean(((a.output - a.target).square() * a.weight).mean(-1), a.asked & ~a.held_out) for a in answers]
+        s = self.settings
+        return {
+            "train_loss": losses[0] + losses[1] + s.balance_weight * router.balance + s.router_z_weight * router.z,
+            "position_loss": losses[0],
+            "expression_loss": losses[1],
+        }
+
+    @torch.no_grad()
+    def weigh(self, batches: Iterable[Batch]) -> None:
+        """Find the share of the network's outputs that makes the error of the cells held out the smallest, 0 to 1.
+
+        What a network learns of few slices may not hold of another one: the closed form it corrects is then better alone.
+        """
+        if self.settings.target != "residual":
+            return
+        both, own = torch.zeros(2), torch.zeros(2)
+        for batch in batches:
+            here = {name: value.to(self.unit.device) for name, value in batch.items()}
+            for kind, a in enumerate(self._answers(here)[0]):
+                weight = a.weight * (a.asked & a.held_out)[..., None]
+                both[kind] += (weight * a.output * a.target).sum().cpu()
+                own[kind] += (weight * a.output.square()).sum().cpu()
+        self.share.copy_(torch.where(own > 0, (both / own.clamp(min=1e-12)).clamp(0, 1), 1.0))
+
+    def _answers(self, batch: Batch) -> tuple[list[_Answer], RouterLosses]:
         s, position = self.settings, batch["position"]
         with torch.no_grad():
             expected = self.expression_prior(batch)
@@ -149,16 +194,17 @@ class MaskedDiffusionModule(nn.Module):
             targets.append(wanted(x, values, eps, level, after, s.target))
         found = self.network(self._cells(batch, noised, time, posteriors, expected))
         weights = (torch.ones_like(position[0, 0]), self.latent.variance / self.latent.variance.mean())
-        losses = []
-        for kind, output in enumerate((found.position, found.expression)):
-            error = (output - targets[kind]).square() * weights[kind] * loss_weight(levels[kind], s.target, s.min_snr)
-            losses.append(_mean(error.mean(-1), batch["real"] & ~known[..., kind]))
-        router = s.balance_weight * found.router.balance + s.router_z_weight * found.router.z
-        return {
-            "train_loss": losses[0] + losses[1] + router,
-            "position_loss": losses[0],
-            "expression_loss": losses[1],
-        }
+        answers = [
+            _Answer(
+                output,
+                targets[kind],
+                weights[kind] * loss_weight(levels[kind], s.target, s.min_snr),
+                batch["real"] & ~known[..., kind],
+                (batch["fold"] == HELD_OUT) & (s.target == "residual"),
+            )
+            for kind, output in enumerate((found.position, found.expression))
+        ]
+        return answers, found.router
 
     # ---------------------------------------------------------------- drawing
 
@@ -183,8 +229,8 @@ class MaskedDiffusionModule(nn.Module):
         posteriors = [_posterior(noised[k], levels[k], priors[k]) for k in (0, 1)]
         found = self.network(self._cells(given, list(noised), time, posteriors, priors[1]))
         target = self.settings.target
-        position = clean(found.position, noised[0], levels[0], posteriors[0], target)
-        expression = clean(found.expression, noised[1], levels[1], posteriors[1], target)
+        outputs = (self.share[0] * found.position, self.share[1] * found.expression)
+        position, expression = (clean(outputs[k], noised[k], levels[k], posteriors[k], target) for k in (0, 1))
         return position, expression, found
 
     def _levels(self, time: Tensor) -> list[Level]:

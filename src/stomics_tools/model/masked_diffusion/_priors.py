@@ -11,8 +11,9 @@ from sklearn.linear_model import RidgeCV
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._slices import Slice, around
 
-_VISITS = 40_000
-_LEAST_EPOCHS = 6
+_VISITS = 80_000
+_EPOCHS = (6, 60)  # at least, at most
+_LR, _DECAY = 1e-3, 1.0  # there are few cells for so many weights: hence a decay this strong
 _BATCH = 128
 _HIDDEN = (0.3, 0.6)
 _PENALTIES = (10.0, 100.0, 1e3, 1e4)
@@ -22,14 +23,18 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
     """Train the regression of positions on genes, and weigh it and cells alike on cells that members have not seen."""
     genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
     regression = module.regression.train()
-    optimizer = torch.optim.AdamW(regression.parameters(), lr=1e-3, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(regression.parameters(), weight_decay=_DECAY)
     measured = torch.ones_like(position)
-    for _ in range(max(_LEAST_EPOCHS, -(-_VISITS // len(genes)))):
+    epochs = min(max(_EPOCHS[0], -(-_VISITS // len(genes))), _EPOCHS[1])
+    steps = epochs * -(-len(genes) // _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps, pct_start=0.1)
+    for _ in range(epochs):
         for rows in torch.randperm(len(genes)).split(_BATCH):
             loss = regression.loss(genes[rows], position[rows], measured[rows], fold[rows], mixup=module.settings.mixup)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
     regression.eval().requires_grad_(False)
     left_out = torch.cat([module.regressed(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
     scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()

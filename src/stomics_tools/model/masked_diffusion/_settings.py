@@ -48,10 +48,10 @@ class DiffusionSettings:
     augment_pose: bool = False
     n_window: int = 1024
     n_neighbors: int = 30
-    n_members: int = 6
-    n_regression_hidden: int = 256
-    regression_dropout: float = 0.3
-    mixup: float = 2.0
+    n_members: int = 4
+    n_regression_hidden: int = 512
+    regression_dropout: float = 0.5
+    mixup: float = 0.3
 
     def __post_init__(self) -> None:
         positive = (

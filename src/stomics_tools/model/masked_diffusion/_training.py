@@ -22,6 +22,7 @@ from stomics_tools.model.masked_diffusion._windows import Windows
 from stomics_tools.train import EMA, MiniBatchPlan, fit, read_checkpoint
 
 _LEAST_SETS = 6
+_VISITS_OF_HELD_OUT = 3
 
 
 class MaskedDiffusionTraining(SpatialModel):
@@ -122,6 +123,9 @@ class MaskedDiffusionTraining(SpatialModel):
             **fit_kwargs,
         )
         average.copy_to(module)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module.eval().weigh(batch for _ in range(_VISITS_OF_HELD_OUT) for batch in loader)
         self.module, self.history_ = module.eval(), history
         self.is_trained_ = True
         self._trained_on = cells.fingerprint()
