@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -12,6 +13,7 @@ from anndata import AnnData
 
 from stomics_tools import datasets
 from stomics_tools.data import total_counts, variable_genes
+from stomics_tools.model import MaskedDiffusion
 
 HELD_OUT = {
     "starmap_1": ("starmap", 0),
@@ -22,6 +24,7 @@ HELD_OUT = {
     "simulation": ("simulation", 3),
 }
 N_GENES = 1000
+SIZE = {"width": 128, "n_layers": 4, "n_hidden": 512}
 
 
 @lru_cache(maxsize=1)
@@ -62,3 +65,20 @@ def features(training: AnnData, test: AnnData) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     target = np.median(x.sum(axis=1))
     return tuple(np.log1p(part * (target / np.maximum(part.sum(axis=1, keepdims=True), 1))) for part in (x, y))
+
+
+def trained(dataset: str, seed: int, folder: Path | None, arguments: dict[str, Any]) -> MaskedDiffusion:
+    """A model of the sections to train on, of `SIZE` but for `arguments`.
+
+    With a `folder` it is kept there as ``<dataset>_<seed>``, and read from there, whatever its arguments were, if it was.
+    """
+    kept = None if folder is None else folder / f"{dataset}_{seed}"
+    if kept is not None and kept.exists():
+        return MaskedDiffusion.load(kept)
+    training, _ = split(dataset)
+    MaskedDiffusion.setup_anndata(training, batch_key="section")
+    model = MaskedDiffusion(training, **{**SIZE, **arguments})
+    model.train(seed=seed, key_added=None, enable_progress_bar=False)
+    if kept is not None:
+        model.save(kept, overwrite=True)  # another script may have kept its own meanwhile
+    return model

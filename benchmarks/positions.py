@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 from _runs import Runs, in_a_process
-from _sections import HELD_OUT, features, split
+from _sections import HELD_OUT, features, split, trained
 from tables import RESULTS, print_tables
 
 from stomics_tools import baselines
 from stomics_tools.metrics import score_positions
-from stomics_tools.model import MaskedDiffusion
 
 DEFAULT_OUT = RESULTS / "positions.csv"
 COLUMNS = ("distance_spearman", "neighbor_overlap", "gyration_ratio", "sliced_wasserstein", "nrmsd")
-SIZE = {"width": 128, "n_layers": 4, "n_hidden": 512}
 LANDMARKS = 0.05
 _FRAME = {"simulation": "tissue"}  # baselines know no poses: they are given the frame that sections share
 
@@ -61,13 +59,11 @@ def landmarks(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(n) < LANDMARKS
 
 
-def diffusion(dataset: str, seed: int, n_samples: int, arguments: dict[str, Any]) -> dict[str, dict[str, float]]:
+def diffusion(dataset: str, seed: int, n_samples: int, models: Path | None) -> dict[str, dict[str, float]]:
     """Scores of the consensus, the mean of those of draws, and of the consensus with landmarks."""
-    training, test = split(dataset)
+    model = trained(dataset, seed, models, {})
+    _, test = split(dataset)
     truth = np.asarray(test.obsm["spatial"])[:, :2]
-    MaskedDiffusion.setup_anndata(training, batch_key="section")
-    model = MaskedDiffusion(training, **{**SIZE, **arguments})
-    model.train(seed=seed, key_added=None, enable_progress_bar=False)
     draws = model.sample(test, mode="expr_to_pos", n_samples=n_samples, seed=seed)
     each = [scores(truth, draw) for draw in draws]
     known = landmarks(len(truth), seed)
@@ -79,7 +75,7 @@ def diffusion(dataset: str, seed: int, n_samples: int, arguments: dict[str, Any]
     }
 
 
-def run(out: Path, dataset: str, method: str, seed: int, n_samples: int) -> None:
+def run(out: Path, dataset: str, method: str, seed: int, n_samples: int, models: Path | None) -> None:
     runs = Runs(out, COLUMNS)
     if method != "diffusion":
         runs.run(dataset, method, seed, partial(baseline, dataset, method, seed))
@@ -87,7 +83,7 @@ def run(out: Path, dataset: str, method: str, seed: int, n_samples: int) -> None
     found: dict[str, dict[str, float]] = {}
 
     def first() -> dict[str, float]:
-        found.update(diffusion(dataset, seed, n_samples, {}))
+        found.update(diffusion(dataset, seed, n_samples, models))
         return found[DIFFUSION[0]]
 
     runs.run(dataset, DIFFUSION[0], seed, first)  # with the time of all three
@@ -102,6 +98,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="seeds of what is random")
     parser.add_argument("--samples", type=int, default=4, help="draws that are scored, 2 at least")
+    parser.add_argument("--models", type=Path, help="folder to keep trained models in, and to read them from")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -114,7 +111,7 @@ def main() -> None:
             for seed in range(arguments.seeds if random else 1):
                 label = DIFFUSION[0] if method == "diffusion" else method
                 if not runs.has(dataset, label, seed):
-                    in_a_process(run, arguments.out, dataset, method, seed, arguments.samples)
+                    in_a_process(run, arguments.out, dataset, method, seed, arguments.samples, arguments.models)
     print_tables(arguments.out, COLUMNS)
 
 
