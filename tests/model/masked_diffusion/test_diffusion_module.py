@@ -190,7 +190,7 @@ def test_genes_that_are_not_told_are_not_read(make_module: Callable) -> None:
     module, batch = make_module(), make_batch()
     genes = torch.where(batch["told"][..., None], batch["genes"], 9.0)
     for one, other in zip(shown_cells(module, batch), shown_cells(module, {**batch, "genes": genes}), strict=True):
-        assert torch.equal(one, other)
+        assert one is other is None or torch.equal(one, other)
 
 
 def test_losses_of_routers_enter(make_module: Callable) -> None:
@@ -253,6 +253,23 @@ def test_gradients_are_finite_and_reach_the_whole_network(make_module: Callable)
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_half_of_the_sets_are_told_what_the_network_finds_without(make_module: Callable) -> None:
+    module, batch = make_module(self_conditioning=True), make_batch()
+    seen: list[Cells] = []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(60):
+            module.losses(batch)["train_loss"].backward()
+    told = [cells for cells in seen if cells.earlier is not None]
+    assert 18 < len(told) < 42
+    assert len(seen) == 60 + len(told)
+    assert not any(cells.earlier.requires_grad for cells in told)
+    assert module.network.earlier.weight.grad.abs().max() > 0
+    known = batch["placed"] & batch["real"]
+    assert torch.equal(told[0].earlier[known][:, :2], batch["position"][known])  # what is known is found as it is
 
 
 # ------------------------------------------------------------------- share

@@ -16,6 +16,7 @@ KINDS = {
     "headwise gate": {"use_gated_attention": True, "gate_type": "headwise"},
     "experts": {"use_moe": True},
     "narrow experts": {"use_moe": True, "expert_width": "same_total"},
+    "told of the step before": {"self_conditioning": True},
     "gate and experts": {"use_gated_attention": True, "use_moe": True},
 }
 
@@ -36,6 +37,7 @@ def some_cells(n_sets: int = 2, n: int = 9, *, n_dims: int = 2, n_latent: int = 
         sd=normal(n_latent).abs(),
         around=normal(3 * n_latent),
         flags=torch.randint(2, (n_sets, n, 3), generator=generator).double(),
+        earlier=normal(n_dims + n_latent),
         real=torch.ones(n_sets, n, dtype=torch.bool),
     )
 
@@ -124,7 +126,7 @@ def test_the_two_times_are_told_apart(network: DiffusionTransformer) -> None:
 @pytest.mark.parametrize("field", [name for name in Cells._fields if name not in ("real", "time")])
 @torch.no_grad()
 def test_everything_given_is_read(make_module: Callable, field: str) -> None:
-    network, cells = make_module().network.double(), some_cells()
+    network, cells = make_module(self_conditioning=True).network.double(), some_cells()
     found = network(cells)
     for column in range(getattr(cells, field).shape[-1]):
         changed = getattr(cells, field).clone()

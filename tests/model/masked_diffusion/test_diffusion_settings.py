@@ -15,7 +15,7 @@ COUNTS = (
 ).split()
 SHARES = {"dropout": 0.0, "regression_dropout": 0.0, "expression_mask_ratio": 0.1, "position_mask_ratio": 0.1}
 WEIGHTS = ("balance_weight", "router_z_weight", "mixup", "min_snr")
-SWITCHES = ("qk_norm", "use_gated_attention", "use_moe", "enable_masking", "augment_pose")
+SWITCHES = ("qk_norm", "use_gated_attention", "use_moe", "enable_masking", "self_conditioning", "augment_pose")
 CHOICES = {
     "training_mode": ("joint", "expr_to_pos", "pos_to_expr"),
     "objective": ("diffusion", "flow"),

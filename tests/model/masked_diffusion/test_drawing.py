@@ -54,9 +54,9 @@ def watch(module: MaskedDiffusionModule) -> list[dict[str, Tensor]]:
     sets: list[dict[str, Tensor]] = []
     denoise = module.denoise
 
-    def watched(noised: Any, time: Tensor, given: dict[str, Tensor], priors: Any) -> Any:
+    def watched(noised: Any, time: Tensor, given: dict[str, Tensor], priors: Any, earlier: Any) -> Any:
         sets.append({**given, "position": noised[0], "latent": noised[1], "time": time})
-        return denoise(noised, time, given, priors)
+        return denoise(noised, time, given, priors, earlier)
 
     module.denoise = watched  # type: ignore[method-assign]
     return sets
@@ -247,3 +247,45 @@ def test_before_training_draws_follow_the_priors(make_module: Callable, make_giv
     for values in (position, latent):
         np.testing.assert_allclose(values[~told].mean(0), 0, atol=0.2)
         np.testing.assert_allclose(values[~told].std(0), 1, rtol=0.15)
+
+
+@pytest.mark.parametrize("drawn_", ["position", "expression"])
+def test_guidance_is_away_from_what_is_said_without_the_condition(
+    make_module: Callable, make_given: Callable, drawn_: str
+) -> None:
+    """Independent cells of whom nothing is given are expected at 0: what is expected is stretched."""
+    module = make_module(begin=True, n_window=32)
+    kind = int(drawn_ == "expression")
+    given = make_given(20, placed=True, near=True) if kind else make_given(20, told=True)
+    ways = {"position": kind == 0, "expression": kind == 1}
+    plain, guided = (
+        Drawing(module, given, How(**ways, guidance=g)).expect(torch.Generator().manual_seed(0), 1)[kind]
+        for g in (0.0, 0.5)
+    )
+    asked = ~given.told if kind else ~given.placed
+    torch.testing.assert_close(guided[asked], 1.5 * plain[asked], atol=0.02, rtol=0)
+    assert plain[asked].abs().max() > 0.2
+    assert torch.equal(guided[~asked], plain[~asked])  # landmarks stay
+
+
+def test_a_network_that_is_told_what_it_found_before(make_module: Callable, make_given: Callable) -> None:
+    module = make_module(self_conditioning=True, n_window=WINDOW)
+    given, seen = make_given(7), []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].earlier))
+    outputs: list[Tensor] = []
+    denoise = module.denoise
+
+    def watched(*arguments: Any) -> Any:
+        found = denoise(*arguments)
+        outputs.append(torch.cat(found[:2], -1))
+        return found
+
+    module.denoise = watched  # type: ignore[method-assign]
+    one = drawn(module, given, How(3))[0]
+    assert seen[0] is None
+    for told, before in zip(seen[1:], outputs, strict=False):
+        assert torch.equal(told, before)
+    with torch.no_grad():
+        module.network.earlier.weight.zero_()
+        module.network.earlier.bias.zero_()
+    assert not torch.equal(drawn(module, given, How(3))[0], one)

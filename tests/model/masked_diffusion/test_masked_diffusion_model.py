@@ -384,6 +384,26 @@ def test_imputation_fills_what_was_missing_and_nothing_else(model, adata):
         model.sample(adata, mode="pos_to_expr", hidden=np.zeros(180, dtype=bool))
 
 
+def test_guidance_and_self_conditioning():
+    adata = _data(2, 60)
+    model = _trained(adata, self_conditioning=True)
+    some = np.arange(120) % 4 == 0
+    for ask in (
+        lambda **how: model.sample(mode="expr_to_pos", n_steps=3, **how),
+        lambda **how: model.sample(mode="pos_to_expr", hidden=some, n_steps=3, **how),
+    ):
+        guided = ask(guidance=1.0)
+        assert np.isfinite(guided).all()
+        assert not np.array_equal(guided, ask())
+        np.testing.assert_array_equal(ask(guidance=0.0), ask())
+    with pytest.raises(ValueError, match=r"`guidance` needs .*: found 'joint' and 'joint'"):
+        model.sample(mode="joint", n_cells=10, guidance=1.0)
+    with pytest.raises(ValueError, match=r"`guidance` needs .*: found 'expr_to_pos' and 'expr_to_pos'"):
+        _trained(adata, training_mode="expr_to_pos").sample(mode="expr_to_pos", guidance=1.0)
+    with pytest.raises(ValueError, match="`guidance` must be in"):
+        model.sample(mode="expr_to_pos", guidance=-1.0)
+
+
 def test_new_tissue(learnt):
     """As large and as expressed as what was trained on."""
     model, test = learnt

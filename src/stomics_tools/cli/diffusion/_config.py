@@ -98,6 +98,8 @@ class Diffusion:
         What the network predicts.
     min_snr
         Largest weight of a signal-to-noise ratio; null for equal weights.
+    self_conditioning
+        Let the network read what it found a step before.
     diffusion_steps
         Times of the grid.
     augment_pose
@@ -109,6 +111,7 @@ class Diffusion:
     objective: Literal["diffusion", "flow"] = "diffusion"
     target: Literal["residual", "x0", "v", "eps"] = "residual"
     min_snr: float | None = None
+    self_conditioning: bool = False
     diffusion_steps: int = 1000
     augment_pose: bool = False
     n_window: int = 1024

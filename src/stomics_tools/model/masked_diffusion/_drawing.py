@@ -40,12 +40,13 @@ class Given:
 
 @dataclass(frozen=True)
 class How:
-    """Steps and kind of the sampler, and which of both are drawn."""
+    """Steps and kind of the sampler, which of both are drawn, and how much more what is given counts than it would."""
 
     n_steps: int = 20
     sampler: Sampler = "dpm++"
     position: bool = True
     expression: bool = True
+    guidance: float = 0.0
 
 
 class Drawing:
@@ -72,8 +73,7 @@ class Drawing:
         self._around = torch.zeros(n, 3 * n_latent)
         if given.near is not None:
             known = given.told & given.placed
-            found = around(given.latent, given.near, known, module.settings.n_neighbors)
-            self._around = found * given.placed[:, None]
+            self._around = around(given.latent, given.near, known, module.settings.n_neighbors)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -159,21 +159,43 @@ class Drawing:
 
     def _chain(self, given: Given, rows: Tensor, generator: torch.Generator) -> tuple[Denoiser, dict[str, Tensor]]:
         """A denoiser of a set of cells, and the noise that it begins with."""
+        guidance, denoise, start = self._how.guidance, *self._denoiser(given, rows, generator)
+        if guidance == 0:
+            return denoise, start
+        free, _ = self._denoiser(self._without_condition(given), rows, generator)
+        drawn = _POSITION if self._how.position else _EXPRESSION
+
+        def guided(values: dict[str, Tensor], time: float) -> dict[str, Tensor]:
+            told, untold = denoise(values, time), free(values, time)
+            return {**told, drawn: told[drawn] + guidance * (told[drawn] - untold[drawn])}
+
+        return guided, start
+
+    def _without_condition(self, given: Given) -> Given:
+        """The same without expression, if positions are drawn, or without positions, if expression is."""
+        nobody = torch.zeros_like(given.told)
+        if self._how.position:
+            return replace(given, genes=torch.zeros_like(given.genes), told=nobody, shown=nobody)
+        return replace(given, placed=nobody)
+
+    def _denoiser(self, given: Given, rows: Tensor, generator: torch.Generator) -> tuple[Denoiser, dict[str, Tensor]]:
         start, unknown, batch, priors = self._set(given, rows, generator)
         last = self._module.schedule.grid(1)[0]
         drawn = torch.tensor([self._how.position, self._how.expression], device=self._device)
         clean = {name: value.clone() for name, value in start.items()}
+        earlier: tuple[Tensor, Tensor] | None = None
 
         def denoise(values: dict[str, Tensor], time: float) -> dict[str, Tensor]:
+            nonlocal earlier
             # What is neither known nor drawn stays noise that tells nothing.
             times = unknown * torch.where(drawn, time, last)
             noised = {}
             for kind, name in enumerate((_POSITION, _EXPRESSION)):
                 moving = (unknown[..., kind : kind + 1] > 0) & drawn[kind]
                 noised[name] = torch.where(moving, values[name], clean[name])
-            position, expression, _ = self._module.denoise(
-                (noised[_POSITION], noised[_EXPRESSION]), times, batch, priors
-            )
+            now = (noised[_POSITION], noised[_EXPRESSION])
+            position, expression, _ = self._module.denoise(now, times, batch, priors, earlier)
+            earlier = (position, expression)
             return {_POSITION: position, _EXPRESSION: expression}
 
         return denoise, start
@@ -182,7 +204,7 @@ class Drawing:
         self, given: Given, rows: Tensor, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], tuple[Mixture, Prior]]:
         """Known values, or noise; 1 for what is not known ``(1, n, 2)``; what is given; and priors."""
-        around = self._around[rows]
+        around = self._around[rows] * given.placed[rows, None]
         batch = {
             "genes": given.genes[rows],
             "told": given.told[rows],

@@ -61,6 +61,8 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         in standard deviations; ``"x0"``, ``"v"`` or ``"eps"``.
     min_snr
         Largest weight of a signal-to-noise ratio for the last three; None: all errors weigh the same.
+    self_conditioning
+        Whether the network reads what it found a step before (Chen et al. 2023), as it does in half of the sets of training.
     diffusion_steps
         Times of the grid.
     augment_pose
@@ -118,6 +120,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         objective: Objective = "diffusion",
         target: Target = "residual",
         min_snr: float | None = None,
+        self_conditioning: bool = False,
         diffusion_steps: int = 1000,
         augment_pose: bool = False,
         n_window: int = 1024,

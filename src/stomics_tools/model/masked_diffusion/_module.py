@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -192,7 +192,13 @@ class MaskedDiffusionModule(nn.Module):
             noised.append(values)
             posteriors.append(after)
             targets.append(wanted(x, values, eps, level, after, s.target))
-        found = self.network(self._cells(batch, noised, time, posteriors, expected))
+        cells = self._cells(batch, noised, time, posteriors, expected)
+        if s.self_conditioning and torch.rand(()) < 0.5:
+            with torch.no_grad():
+                cells = cells._replace(
+                    earlier=torch.cat(self._clean(self.network(cells), noised, levels, posteriors), -1)
+                )
+        found = self.network(cells)
         weights = (torch.ones_like(position[0, 0]), self.latent.variance / self.latent.variance.mean())
         answers = [
             _Answer(
@@ -209,7 +215,12 @@ class MaskedDiffusionModule(nn.Module):
     # ---------------------------------------------------------------- drawing
 
     def denoise(
-        self, noised: tuple[Tensor, Tensor], time: Tensor, given: Batch, priors: tuple[Mixture, Prior]
+        self,
+        noised: tuple[Tensor, Tensor],
+        time: Tensor,
+        given: Batch,
+        priors: tuple[Mixture, Prior],
+        earlier: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Found]:
         """Clean position and latent expression expected of every cell, itself where it is known (time 0).
 
@@ -224,14 +235,22 @@ class MaskedDiffusionModule(nn.Module):
             ``(b, n, 3 L)``, and ``real``.
         priors
             See :meth:`position_prior` and :meth:`expression_prior`.
+        earlier
+            What was found a step before.
         """
         levels = self._levels(time)
         posteriors = [_posterior(noised[k], levels[k], priors[k]) for k in (0, 1)]
-        found = self.network(self._cells(given, list(noised), time, posteriors, priors[1]))
-        target = self.settings.target
-        outputs = (self.share[0] * found.position, self.share[1] * found.expression)
-        position, expression = (clean(outputs[k], noised[k], levels[k], posteriors[k], target) for k in (0, 1))
+        cells = self._cells(given, list(noised), time, posteriors, priors[1])
+        found = self.network(cells if earlier is None else cells._replace(earlier=torch.cat(earlier, -1)))
+        position, expression = self._clean(found, noised, levels, posteriors)
         return position, expression, found
+
+    def _clean(
+        self, found: Found, noised: Sequence[Tensor], levels: list[Level], posteriors: list[Posterior]
+    ) -> tuple[Tensor, Tensor]:
+        outputs, target = (self.share[0] * found.position, self.share[1] * found.expression), self.settings.target
+        position, expression = (clean(outputs[k], noised[k], levels[k], posteriors[k], target) for k in (0, 1))
+        return position, expression
 
     def _levels(self, time: Tensor) -> list[Level]:
         return [Level(*(part[..., None] for part in self.schedule.level(one))) for one in time.unbind(-1)]
@@ -258,6 +277,7 @@ class MaskedDiffusionModule(nn.Module):
             expression_prior.variance.sqrt().expand_as(expected),
             given["around"],
             torch.stack([given["told"], given["placed"], given["beside"]], dim=-1).to(expression),
+            None,
             given["real"],
         )
 

@@ -19,7 +19,7 @@ class Cells(NamedTuple):
     is known; ``prior_position`` and ``prior_expression``: what is expected of them without other cells; ``position_sd`` ``(..., d)``:
     how surely; ``sd`` ``(..., L)``: how surely the expression is known before noise, which tells what genes were given; ``around``
     ``(..., 3L)``: means of neighbours; ``flags`` ``(..., 3)``: whether genes, position and neighbours are given;
-    ``real`` ``(b, n)``: False for padding.
+    ``earlier`` ``(..., d + L)``: clean values found a step before; ``real`` ``(b, n)``: False for padding.
     """
 
     position: Tensor
@@ -31,6 +31,7 @@ class Cells(NamedTuple):
     sd: Tensor
     around: Tensor
     flags: Tensor
+    earlier: Tensor | None
     real: Tensor | None
 
 
@@ -64,6 +65,7 @@ class DiffusionTransformer(nn.Module):
         self.n_frequencies = s.n_frequencies
         n_numbers = n_dims * (4 + 4 * s.n_frequencies) + 6 * n_latent + 3
         self.numbers = nn.Sequential(nn.Linear(n_numbers, width), nn.SiLU(), nn.Linear(width, width))
+        self.earlier = _zero(nn.Linear(n_dims + n_latent, width)) if s.self_conditioning else None
         self.position_time, self.expression_time = TimeEmbedding(width), TimeEmbedding(width)
         self.blocks = nn.ModuleList(Block(s) for _ in range(s.n_layers))
         self.last_norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -90,6 +92,8 @@ class DiffusionTransformer(nn.Module):
             dim=-1,
         )
         x = self.numbers(numbers)
+        if self.earlier is not None and cells.earlier is not None:
+            x = x + self.earlier(cells.earlier)
         # Few times occur in a set: they are embedded once each.
         times, which = torch.unique(cells.time.flatten(0, -2), dim=0, return_inverse=True)
         time = nn.functional.silu(self.position_time(times[:, 0]) + self.expression_time(times[:, 1]))

@@ -107,5 +107,6 @@ def _cells(settings: DiffusionSettings, n: int, n_dims: int) -> Cells:
         torch.ones_like(latent),
         torch.randn(1, n, 3 * settings.n_latent),
         torch.ones(1, n, 3),
+        torch.randn(1, n, n_dims + settings.n_latent),
         None,
     )

@@ -84,14 +84,14 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         """Rows of each slice, what is given of its cells, and how it lies."""
         genes, told = standardized(self.module, normalized(cells, self._state))
         told &= torch.as_tensor(~hidden)
-        latent_model = self.module.cpu().latent
+        device = self.device
         for rows in cells.rows():
             index = torch.as_tensor(rows)
             own_told, own_placed = told[index], torch.as_tensor(placed[rows])
             measured = ~np.isnan(cells.expression[rows[own_told.numpy()]]).all(axis=0)
             panel = torch.as_tensor(measured if own_told.any() else np.ones(genes.shape[1], dtype=bool)).float()
             own = genes[index] * own_told[:, None]
-            latent = latent_of(latent_model, own, panel)
+            latent = latent_of(self.module.latent, own.to(device), panel.to(device)).cpu()
             shown = own_told & bool(panel.all())
             frame = self._frame(cells, rows, own, own_told, own_placed)
             position = torch.zeros(len(rows), self._state["n_dims"])
@@ -118,7 +118,12 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         unit = unit_of(known - centre) or float(self.module.unit)  # a slice of one cell has no size
         pose, both = np.eye(n_dims), placed & told
         if both.any():
-            expected = self.module.regressed(genes[both]).numpy()
+            expected = self.module.regressed(genes[both].to(self.device)).cpu().numpy()
             own = (cells.coordinates[rows[both.numpy()]] - centre) / unit
             pose = pose_of(own - own.mean(axis=0), expected - expected.mean(axis=0))
         return _Frame(centre, unit, pose)
+
+    def _decoded(self, latent: torch.Tensor) -> np.ndarray:
+        """Latent expression ``(n, L)`` as genes ``(n, n_genes)`` in the units of training."""
+        genes = self.module.latent.decode(latent.to(self.device))
+        return (genes * self.module.gene_sd + self.module.gene_mean).cpu().numpy()

@@ -44,6 +44,7 @@ class DiffusionSettings:
     objective: Objective = "diffusion"
     target: Target = "residual"
     min_snr: float | None = None
+    self_conditioning: bool = False
     diffusion_steps: int = 1000
     augment_pose: bool = False
     n_window: int = 1024
@@ -85,7 +86,14 @@ class DiffusionSettings:
             ("expert_width", ExpertWidth),
         ):
             _validate.check_option(getattr(self, name), options.__args__, argument=name)  # type: ignore[attr-defined]
-        for name in ("qk_norm", "use_gated_attention", "use_moe", "enable_masking", "augment_pose"):
+        for name in (
+            "qk_norm",
+            "use_gated_attention",
+            "use_moe",
+            "enable_masking",
+            "self_conditioning",
+            "augment_pose",
+        ):
             _validate.check_option(getattr(self, name), [True, False], argument=name)
         if self.width % self.n_heads:
             raise ValueError(f"`width` ({self.width}) must be a multiple of `n_heads` ({self.n_heads}).")
