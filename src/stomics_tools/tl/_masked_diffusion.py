@@ -107,7 +107,7 @@ def reconstruct_positions(
         slice, in whose frame the others are placed. Without them, positions are centred, in that of training.
     layout
         ``"consensus"``: the mean of all draws there could be, which is nearest the truth cell by cell, but cells of
-        which little is known lie near the middle. ``"draw"``: the first draw, as spread out as tissue is. See
+        which little is known lie near the middle. ``"draw"``: a draw at the default temperature, as spread out as tissue. See
         :meth:`~stomics_tools.model.MaskedDiffusion.consensus`.
     seed
         Same seed, same positions.

@@ -64,11 +64,19 @@ class GeneLatent(nn.Module):
         given
             ``(b, n_genes)``, 0 or 1.
         """
+        gain = self._gain(given)
+        told = gain @ (self.loadings * self.variance.sqrt())
+        return genes @ gain.mT, (1 - told.diagonal(dim1=-2, dim2=-1)).clamp(1e-4, 1)[:, None]
+
+    def told(self, latent: Tensor, given: Tensor) -> Tensor:
+        """What some genes, given by 0 or 1 ``(n_genes,)``, would tell of cells whose latent value is ``(n, n_latent)``."""
+        return latent @ (self._gain(given[None])[0] @ (self.loadings * self.variance.sqrt())).T
+
+    def _gain(self, given: Tensor) -> Tensor:
+        """From genes to the mean of the latent value, ``(b, n_latent, n_genes)``."""
         scale = (self.variance - self.noise).clamp(min=0).sqrt()
         parts = self.loadings * scale * given[..., None]  # (b, n_genes, n_latent)
         own = parts.mT @ parts
         eye = torch.eye(own.shape[-1], device=own.device, dtype=own.dtype)
         stretch = (self.variance.sqrt() / scale.clamp(min=1e-6))[:, None]
-        gain = stretch * torch.linalg.solve(own + self.noise * eye, parts.mT)  # (b, n_latent, n_genes)
-        told = gain @ (self.loadings * self.variance.sqrt())
-        return genes @ gain.mT, (1 - told.diagonal(dim1=-2, dim2=-1)).clamp(1e-4, 1)[:, None]
+        return stretch * torch.linalg.solve(own + self.noise * eye, parts.mT)

@@ -27,6 +27,7 @@ from stomics_tools.nn import PerceptronEnsemble, RouterLosses
 Batch = dict[str, Tensor]
 HELD_OUT = 0  # the fold of the cells of training that the transformer is never asked for
 _LEAST_SD = 0.25
+_ROWS = 4096
 
 
 class Prior(NamedTuple):
@@ -137,6 +138,21 @@ class MaskedDiffusionModule(nn.Module):
             torch.where(told, by_genes[0], by_neighbors),
             torch.where(told, by_genes[1], torch.where(beside, self.around_variance, 1.0)),
         )
+
+    @torch.no_grad()
+    def retrieved(self, mean: Tensor, panel: Tensor) -> Tensor:
+        """Mean latent expression ``(n, L)`` of the cells of training that are alike in the genes of `panel` ``(n_genes,)``.
+
+        `mean` ``(n, L)`` is what these genes tell. Of the genes that they do not tell this says more than `mean`, in which
+        there is the noise of those given.
+        """
+        sd = self.latent.variance.sqrt()
+
+        def told(scores: Tensor) -> Tensor:
+            return self.latent.told(scores / sd, panel) * sd
+
+        parts = [self.alike.mean_scores(part * sd, told) for part in mean.split(_ROWS)]
+        return torch.cat(parts) / sd
 
     # --------------------------------------------------------------- training
 

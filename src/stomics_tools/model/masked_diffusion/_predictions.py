@@ -288,6 +288,11 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         for rows, given, _ in self._given(cells, ~nobody if positions else nobody, unseen):
             drawing = Drawing(self.module, given, how)
             latent = (drawing.expect(generator) if expected else drawing.draw(generator))[1]
+            partly = given.told & ~given.shown
+            if partly.any():
+                told = given.latent[partly]
+                alike = self.module.retrieved(told.to(self.device), given.panel.to(self.device)).cpu()
+                latent[partly] += alike - told
             open_ = missing[rows] | unseen[rows, None]
             result[rows] = np.where(open_, self._decoded(latent), result[rows])
         return result

@@ -43,7 +43,10 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
 
 
 def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
-    """Ridge regression of the latent expression of hidden cells on means of neighbours that are not hidden."""
+    """Regress the latent expression of hidden cells on means of neighbours that are not hidden.
+
+    The mean of two ridge regressions: each component on all, and on itself alone, which holds better for another slice.
+    """
     inputs, outputs = [], []
     for one in slices:
         for share in _HIDDEN:
@@ -52,7 +55,17 @@ def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
             inputs.append(around(one.latent, near, known, module.settings.n_neighbors))
             outputs.append(one.latent[~known])
     x, y = torch.cat(inputs).numpy(), torch.cat(outputs).numpy()
-    weight = np.atleast_2d(RidgeCV(_PENALTIES, fit_intercept=False).fit(x, y).coef_).T  # of one target a vector
-    module.around_weight.copy_(torch.as_tensor(weight.copy()))
+    n_latent = y.shape[1]
+    every = _ridge(x, y)
+    own = np.zeros_like(every)
+    for k in range(n_latent):
+        own[k::n_latent, [k]] = _ridge(x[:, k::n_latent], y[:, [k]])
+    weight = (every + own) / 2
+    module.around_weight.copy_(torch.as_tensor(weight))
     variance = np.square(y - x @ weight).mean(axis=0)
     module.around_variance.copy_(torch.as_tensor(variance).clamp(1e-3, 1))
+
+
+def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights ``(n_inputs, n_outputs)``."""
+    return np.atleast_2d(RidgeCV(_PENALTIES, fit_intercept=False).fit(x, y).coef_).T.copy()  # of one target a vector

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from stomics_tools.model.masked_diffusion._mixture import Mixture
 
 MAX_REFERENCES = 8192
 _MAX_ALIKE = 32
+_N_AVERAGED = 50
 _MAX_FITTED = 4000
 _N_STEPS = 400
 _LEAST_VARIANCE = 1e-4
@@ -90,6 +93,21 @@ class PositionMixture(nn.Module):
                 optimizer.step()
         for parameter in parameters:
             parameter.requires_grad_(False)
+
+    def mean_scores(self, scores: Tensor, of_references: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean principal components ``(n, L)`` of the cells of training most alike in what is known of both.
+
+        Parameters
+        ----------
+        scores
+            As some genes tell them, ``(n, L)``.
+        of_references
+            Principal components ``(m, L)`` to what the same genes would tell of them.
+        """
+        n_latent = scores.shape[1]
+        references = self.traits[:, :n_latent] * self.trait_scale[:n_latent]
+        distance = torch.cdist(scores, of_references(references))
+        return references[distance.topk(min(_N_AVERAGED, len(references)), dim=1, largest=False).indices].mean(1)
 
     def _alike(self, traits: Tensor, cell: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Squared distances to the cells most alike, and which these are, ``(n, k)`` each."""
