@@ -363,6 +363,20 @@ def test_position_prior_is_that_of_cells_told_else_that_at_large(make_module: Ca
         assert (weighty[:, None] == module.alike.position[other]).all(-1).any(1).all()
 
 
+def test_cells_alike_in_the_genes_given(make_module: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each reference what the same genes would tell, the nearest of these, and the mean of their whole values."""
+    monkeypatch.setattr("stomics_tools.model.masked_diffusion._retrieval._N_AVERAGED", 5)
+    monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 4)  # in blocks
+    module = make_module()
+    module.alike.trait_scale.uniform_(0.5, 2.0)
+    panel = (torch.arange(12) % 3 > 0).float()
+    mean, sd = torch.randn(9, 4), module.latent.variance.sqrt()
+    references = module.alike.traits[:, :4] * module.alike.trait_scale[:4] / sd
+    told = module.latent.given((module.latent.decode(references) * panel)[None], panel[None])[0][0]
+    expected = torch.stack([references[((told - one) * sd).square().sum(1).argsort()[:5]].mean(0) for one in mean])
+    torch.testing.assert_close(module.retrieved(mean, panel), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_expression_prior_by_genes_else_by_neighbours_else_at_large(make_module: Callable) -> None:
     module, batch = make_module(), make_batch()
     prior = module.expression_prior(batch)

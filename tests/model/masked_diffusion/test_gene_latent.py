@@ -151,3 +151,14 @@ def test_fit_touches_no_global_generator_and_is_repeatable() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), again.buffers(), strict=True))
     assert set(one.state_dict()) == {"loadings", "variance", "noise"}
+
+
+def test_what_genes_would_tell_of_a_cell_without_noise() -> None:
+    latent, generator = GeneLatent(10, 4), torch.Generator().manual_seed(0)
+    mixing = torch.randn(10, 10, generator=generator)
+    latent.fit((torch.randn(300, 10, generator=generator) @ mixing).numpy())
+    values = torch.randn(6, 4, generator=generator)
+    panel = torch.tensor([1.0, 0, 1, 1, 1, 0, 1, 1, 0, 1])
+    genes = latent.decode(values) * panel
+    torch.testing.assert_close(latent.told(values, panel), latent.given(genes[None], panel[None])[0][0])
+    torch.testing.assert_close(latent.told(values, torch.ones(10)), values, atol=1e-4, rtol=0)
