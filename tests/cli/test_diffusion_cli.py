@@ -438,6 +438,19 @@ def test_sample_positions(place, tmp_path):
     assert result.uns["masked_diffusion"]["sample"]["n_samples"] == 3
 
 
+def test_sample_positions_of_a_temperature(place, tmp_path):
+    query = ad.read_h5ad(place / "query.h5ad")
+    options = ("--input", place / "query.h5ad", "--mode", "expr_to_pos", "--num-samples", 2)
+    result = sampled(place, tmp_path, *options, "--temperature", 0.5, "--guidance", 0.3)
+    model = model_at(place, "whole")
+    how = {"temperature": 0.5, "guidance": 0.3}
+    draws = model.sample(query, mode="expr_to_pos", n_samples=2, n_steps=2, seed=3, **how)
+    np.testing.assert_allclose(result.obsm["spatial_draws"], draws.swapaxes(0, 1), rtol=1e-5)
+    agreed = model.consensus(query, n_samples=2, n_steps=2, seed=3)
+    np.testing.assert_allclose(result.obsm["spatial_predicted"], agreed.position, rtol=1e-5)
+    np.testing.assert_allclose(result.obsm["spatial_dispersion"][:, 0], agreed.dispersion, rtol=1e-4)
+
+
 def test_sample_expression(place, tmp_path):
     query = ad.read_h5ad(place / "query.h5ad")
     options = ("--input", place / "query.h5ad", "--mode", "pos_to_expr", "--hidden", "known")

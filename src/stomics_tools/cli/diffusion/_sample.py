@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
 
+    from stomics_tools.model.masked_diffusion._predictions import Consensus
+
 _POSITION, _DRAWS, _DISPERSION = "spatial_predicted", "spatial_draws", "spatial_dispersion"
 
 
@@ -25,13 +27,15 @@ def sample(
     num_cells: int | None = None,
     landmarks: str | None = None,
     hidden: str | None = None,
-    sampler: Literal["ddim", "dpm++", "ancestral"] = "ddim",
+    sampler: Literal["ddim", "dpm++", "ancestral"] = "dpm++",
+    temperature: float | None = None,
+    guidance: float = 0.0,
     seed: int = 0,
 ) -> None:
     """Draw positions, expression, or new tissue.
 
     expr_to_pos writes the cells with obsm["spatial_predicted"], of several draws their consensus, beside it
-    obsm["spatial_dispersion"] and obsm["spatial_draws"] (cells x draws x dimensions). pos_to_expr writes the cells with
+    obsm["spatial_dispersion"] (of draws at temperature 1) and obsm["spatial_draws"] (cells x draws x dimensions). pos_to_expr writes the cells with
     the genes of training in X, of several draws their mean, beside it layers["draw_0"] and so on. joint writes new
     cells, those of several draws as slices by obs["sample"].
 
@@ -57,6 +61,11 @@ def sample(
         Boolean column of the cells whose expression is asked for, of pos_to_expr. Default: those without (NaN).
     sampler
         Kind of the steps.
+    temperature
+        Of expr_to_pos: 1 for draws as far off as the model is unsure, less for layouts nearer the truth, as dense as
+        tissue. Default: 0.1, with landmarks 1.
+    guidance
+        How much more what is given counts than it would; of models trained for all modes.
     seed
         Seed of the draws.
     """
@@ -79,6 +88,7 @@ def sample(
     clock.step("read", f"{checkpoint}" if query is None else f"{checkpoint}, {query.n_obs} cells")
     options: dict[str, Any] = {"n_samples": num_samples, "n_steps": num_steps, "n_cells": num_cells}
     options |= {"landmarks": landmarks, "hidden": hidden, "sampler": sampler, "seed": seed}
+    options |= {"temperature": temperature, "guidance": guidance}
     drawn = model.sample(query, mode=mode, **options)
     clock.step("draw", f"{num_samples} x {mode}")
     draws = drawn if isinstance(drawn, dict) else {"drawn": drawn}
@@ -87,9 +97,10 @@ def sample(
     if query is None:
         result = _new_cells(draws["position"], draws["expression"], model.gene_names, model._spec.spatial_key)
     elif mode == "expr_to_pos":
-        how: dict[str, Any] = {"n_steps": num_steps, "landmarks": landmarks, "sampler": sampler, "seed": seed}
-        several = num_samples > 1
-        agreed = model.consensus(query, n_samples=1, **how).position if several else draws["drawn"][0]
+        agreed = None
+        if num_samples > 1:
+            how: dict[str, Any] = {"n_steps": num_steps, "landmarks": landmarks, "sampler": sampler, "seed": seed}
+            agreed = model.consensus(query, n_samples=num_samples, **how)
         result = _placed(query, draws["drawn"], agreed)
     else:
         result = _expressed(query, draws["drawn"], model.gene_names)
@@ -99,14 +110,12 @@ def sample(
     clock.step("write", f"{output}")
 
 
-def _placed(query: AnnData, draws: np.ndarray, position: np.ndarray) -> AnnData:
-    """The query with positions; draws ``(k, n, d)``."""
-    import numpy as np
-
-    query.obsm[_POSITION] = position
-    if len(draws) > 1:
+def _placed(query: AnnData, draws: np.ndarray, agreed: Consensus | None) -> AnnData:
+    """The query with positions: those of the only one of the draws ``(k, n, d)``, or what they agree on."""
+    query.obsm[_POSITION] = draws[0] if agreed is None else agreed.position
+    if agreed is not None:
         query.obsm[_DRAWS] = draws.swapaxes(0, 1).copy()
-        query.obsm[_DISPERSION] = np.sqrt(np.square(draws - position).sum(axis=2).mean(axis=0))[:, None]
+        query.obsm[_DISPERSION] = agreed.dispersion[:, None]
     return query
 
 
