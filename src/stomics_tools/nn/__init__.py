@@ -5,6 +5,7 @@ from stomics_tools.nn.fsq import FSQ
 from stomics_tools.nn.gated_attention import GatedAttention
 from stomics_tools.nn.gaussianization import RunningGaussianization
 from stomics_tools.nn.graph import Graph, hop_filter, normalize_symmetric
+from stomics_tools.nn.lif import LIFNode, fire
 from stomics_tools.nn.moe import MixtureOfExperts, RouterLosses
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
@@ -24,14 +25,15 @@ from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
 
 __all__ = [
-    "PerceptronEnsemble",
     "FSQ",
     "GatedAttention",
     "Graph",
+    "LIFNode",
     "LearnedWidthQuantizer",
     "MixtureOfExperts",
     "Multispike",
     "PackedLinear",
+    "PerceptronEnsemble",
     "QuantConv2d",
     "QuantLinear",
     "RepConv",
@@ -44,6 +46,7 @@ __all__ = [
     "VectorQuantizer",
     "WeightQuantizer",
     "code_usage",
+    "fire",
     "fold_all",
     "hop_filter",
     "initial_step",
