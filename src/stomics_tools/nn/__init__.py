@@ -20,6 +20,7 @@ from stomics_tools.nn.quantization import (
 )
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
+from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
 from stomics_tools.nn.time_embedding import TimeEmbedding
 from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
@@ -42,6 +43,8 @@ __all__ = [
     "RunningGaussianization",
     "RunningWhitening",
     "SpikeAttention",
+    "SpikingLayer",
+    "SpikingSelfAttention",
     "TimeEmbedding",
     "VectorQuantizer",
     "WeightQuantizer",
@@ -54,6 +57,7 @@ __all__ = [
     "multispike",
     "normalize_symmetric",
     "pack",
+    "spiking_attention",
     "unpack",
     "unroll",
     "width_penalty",
