@@ -21,6 +21,7 @@ from stomics_tools.nn.quantization import (
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
+from stomics_tools.nn.spiking_transformer import SpikingMLP, SpikingTransformerBlock
 from stomics_tools.nn.time_embedding import TimeEmbedding
 from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
@@ -44,7 +45,9 @@ __all__ = [
     "RunningWhitening",
     "SpikeAttention",
     "SpikingLayer",
+    "SpikingMLP",
     "SpikingSelfAttention",
+    "SpikingTransformerBlock",
     "TimeEmbedding",
     "VectorQuantizer",
     "WeightQuantizer",
