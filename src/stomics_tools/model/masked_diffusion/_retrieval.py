@@ -106,7 +106,7 @@ class PositionMixture(nn.Module):
         """
         n_latent = scores.shape[1]
         references = self.traits[:, :n_latent] * self.trait_scale[:n_latent]
-        distance = torch.cdist(scores, of_references(references))
+        distance = torch.cdist(scores, of_references(references))  # at most 8,192 references, and cells by blocks
         return references[distance.topk(min(_N_AVERAGED, len(references)), dim=1, largest=False).indices].mean(1)
 
     def _alike(self, traits: Tensor, cell: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
