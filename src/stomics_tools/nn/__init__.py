@@ -18,6 +18,7 @@ from stomics_tools.nn.quantization import (
     lsq,
     width_penalty,
 )
+from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
@@ -46,6 +47,7 @@ __all__ = [
     "SpikeAttention",
     "SpikingLayer",
     "SpikingMLP",
+    "SpikingRelativePosition",
     "SpikingSelfAttention",
     "SpikingTransformerBlock",
     "TimeEmbedding",
