@@ -368,9 +368,10 @@ def test_cells_alike_in_the_genes_given(make_module: Callable, monkeypatch: pyte
     monkeypatch.setattr("stomics_tools.model.masked_diffusion._retrieval._N_AVERAGED", 5)
     monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 4)  # in blocks
     module = make_module()
-    module.alike.trait_scale.uniform_(0.5, 2.0)
+    generator = torch.Generator().manual_seed(0)
+    module.alike.trait_scale.uniform_(0.5, 2.0, generator=generator)
     panel = (torch.arange(12) % 3 > 0).float()
-    mean, sd = torch.randn(9, 4), module.latent.variance.sqrt()
+    mean, sd = torch.randn(9, 4, generator=generator), module.latent.variance.sqrt()
     references = module.alike.traits[:, :4] * module.alike.trait_scale[:4] / sd
     told = module.latent.given((module.latent.decode(references) * panel)[None], panel[None])[0][0]
     expected = torch.stack([references[((told - one) * sd).square().sum(1).argsort()[:5]].mean(0) for one in mean])

@@ -220,6 +220,14 @@ def test_same_seed_same_bits_and_no_global_state_touched():
         assert table.equals(second.history[name])
 
 
+def test_priors_do_not_depend_on_the_network():
+    plain, gated = (_trained(_data(), seed=1, max_epochs=1, use_gated_attention=gate).module for gate in (False, True))
+    state = plain.state_dict()
+    for name, value in gated.state_dict().items():
+        if name.startswith(("regression.", "alike.", "latent.", "around_")):
+            assert torch.equal(value, state[name]), name
+
+
 def test_draws_depend_on_their_seed_alone(model):
     state = torch.get_rng_state()
     for how in ({"mode": "expr_to_pos"}, {"mode": "pos_to_expr", "hidden": HIDDEN}, {"mode": "joint", "n_cells": 20}):

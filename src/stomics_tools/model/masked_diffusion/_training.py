@@ -101,6 +101,7 @@ class MaskedDiffusionTraining(SpatialModel):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = self._make_module(min(MAX_REFERENCES, cells.n_obs))
+            torch.manual_seed(seed)  # the priors are the same whatever the network draws for its weights
             slices = training_slices(module, cells, self._state, seed)
             fit_position_prior(module, slices)
             fit_neighbor_prior(module, slices)
