@@ -10,6 +10,7 @@ from stomics_tools.nn.moe import MixtureOfExperts, RouterLosses
 from stomics_tools.nn.multispike import Multispike, multispike, unroll
 from stomics_tools.nn.packing import PackedLinear, pack, unpack
 from stomics_tools.nn.perceptron_ensemble import PerceptronEnsemble
+from stomics_tools.nn.quant_conv import QuantConv1d, QuantConv2d
 from stomics_tools.nn.quantization import (
     LearnedWidthQuantizer,
     QuantLinear,
@@ -19,7 +20,7 @@ from stomics_tools.nn.quantization import (
     width_penalty,
 )
 from stomics_tools.nn.relative_position import SpikingRelativePosition
-from stomics_tools.nn.reparam import QuantConv2d, RepConv, RepLinear, fold_all
+from stomics_tools.nn.reparam import RepConv, RepLinear, fold_all
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
 from stomics_tools.nn.spiking_transformer import SpikingMLP, SpikingTransformerBlock
@@ -37,6 +38,7 @@ __all__ = [
     "Multispike",
     "PackedLinear",
     "PerceptronEnsemble",
+    "QuantConv1d",
     "QuantConv2d",
     "QuantLinear",
     "RepConv",

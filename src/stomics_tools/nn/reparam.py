@@ -7,44 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from stomics_tools.nn.quantization import (
-    Bits,
-    LearnedWidthQuantizer,
-    Quantized,
-    QuantLinear,
-    WeightQuantizer,
-    make_quantizer,
-)
-
-
-class QuantConv2d(Quantized, nn.Conv2d):
-    """2-D convolution with fake-quantized weights; the bias and the input stay as they are.
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size, padding, groups, bias
-        As of :class:`torch.nn.Conv2d`.
-    bits
-        As of :class:`QuantLinear`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        padding: int = 0,
-        groups: int = 1,
-        bias: bool = True,
-        bits: Bits = 4,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=bias)
-        self.quantizer = make_quantizer(self.weight, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output ``(n, out_channels, ...)`` of images ``(n, in_channels, height, width)``."""
-        return self._conv_forward(x, self.used_weight, self.bias)
+from stomics_tools.nn.quant_conv import QuantConv2d
+from stomics_tools.nn.quantization import Bits, LearnedWidthQuantizer, Quantized, QuantLinear, WeightQuantizer
 
 
 def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
