@@ -24,6 +24,8 @@ def _attention(form="ssa", **settings):
             layer.norm.bias.data.fill_(0.5)
         for seed in range(5):
             attention(_x(seed))
+        if attention.attention_norm is not None:
+            attention.attention_norm.running_var.fill_(0.05)
     return attention.eval()
 
 
@@ -102,6 +104,69 @@ def test_other_neurons_and_quantized_weights():
     assert torch.equal(attention(_x()[:1]), y[:1])  # no membrane: steps do not meet
 
 
+@pytest.mark.parametrize("scale", [0.3, None])
+@pytest.mark.parametrize("value_ratio", [1, 4])
+def test_wide_values_and_normed_sums_densely(scale, value_ratio):
+    attention, x = _attention(scale=scale, value_ratio=value_ratio), _x()
+    q, k, v = (attention.layers[name](x).unflatten(-1, (HEADS, -1)) for name in ("query", "key", "value"))
+    maps = torch.einsum("tbihc,tbjhc->tbhij", q, k)
+    sums = torch.einsum("tbhij,tbjhc->tbihc", maps, v).flatten(3)
+    assert sums.shape == (T, B, N, value_ratio * C)
+    if scale is None:
+        norm = attention.attention_norm
+        sums = (sums / N - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
+    else:
+        assert attention.attention_norm is None
+        sums = scale * sums
+    fired = LIFNode(tau=2.0, v_threshold=0.5)(sums)
+    assert 0.01 < fired.mean() < 0.99
+    torch.testing.assert_close(attention(x), attention.project(fired))
+
+
+def test_the_third_spike_driven_transformer():
+    """Its efficient attention, written out: whole numbers over 4, values four times as wide, the scale 2 / sqrt(d)."""
+    d = C // HEADS
+    attention = _attention(
+        neuron=lambda v_threshold: Multispike(), value_ratio=4, scale=2 / d**0.5, output_spikes=False
+    )
+    x = torch.randint(0, 5, (1, B, N, C), generator=torch.Generator().manual_seed(0)).double() / 4
+
+    def spikes(y):
+        return (y.clamp(0, 1) * 4 + 0.5).floor() / 4
+
+    def layer(part, y):
+        z = (y @ part.linear.weight.T - part.norm.running_mean) / (part.norm.running_var + 1e-5).sqrt()
+        return z * part.norm.weight + part.norm.bias
+
+    expected = torch.zeros(B, N, 4 * C, dtype=x.dtype)
+    q, k, v = (spikes(layer(attention.layers[name], x[0])) for name in ("query", "key", "value"))
+    for head in range(HEADS):
+        own, wide = slice(head * d, (head + 1) * d), slice(head * 4 * d, (head + 1) * 4 * d)
+        expected[..., wide] = (q[..., own] @ k[..., own].mT) @ v[..., wide] * (d**-0.5 * 2)
+    torch.testing.assert_close(attention(x)[0], layer(attention.project, spikes(expected)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [0.3, None])
+def test_sets_that_lie_one_after_the_other(form, scale):
+    """Of different lengths; in evaluation each is what it is alone."""
+    attention, x = _attention(form, scale=scale, output_spikes=False), _x()
+    limits = torch.tensor([0, 4, 5, N])
+    alone = torch.cat([attention(x[:, :, i:j]) for i, j in zip(limits[:-1], limits[1:], strict=True)], dim=2)
+    torch.testing.assert_close(attention(x, limits), alone)
+    assert torch.allclose(attention(x), alone) == (form == "token")  # which no other row changes
+
+
+@pytest.mark.parametrize("scale", [0.3, None])
+def test_blocks_of_rows_equal_the_whole(scale):
+    attention, x = _attention(scale=scale, value_ratio=2, output_spikes=False), _x()
+    blocks = x.split(4, dim=2)
+    state = sum(attention.accumulate(block) for block in blocks)
+    assert state.shape == (T, B, HEADS, C // HEADS, 2 * C // HEADS)
+    found = torch.cat([attention.read(block, state, N) for block in blocks], dim=2)
+    torch.testing.assert_close(found, attention(x))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,3 +177,9 @@ def test_other_neurons_and_quantized_weights():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SpikingSelfAttention(*arguments)
+
+
+@pytest.mark.parametrize(("form", "value_ratio"), [("ssa", 0), ("mask", 2), ("token", 4)])
+def test_bad_width_of_values(form, value_ratio):
+    with pytest.raises(ValueError, match=f"`value_ratio` must be at least 1, .* found {value_ratio}"):
+        SpikingSelfAttention(12, 3, form, value_ratio=value_ratio)

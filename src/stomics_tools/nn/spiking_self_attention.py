@@ -62,8 +62,14 @@ class SpikingSelfAttention(nn.Module):
     ===============  ====================================================  ====================================
 
     and a last layer mixes the heads. ``"ssa"`` costs O(N d^2), the others O(N d); nothing of size N x N is held.
-    With :class:`~stomics_tools.nn.Multispike` as neuron, ``"ssa"`` is the attention of the second Spike-driven
-    Transformer and of QSD-Transformer.
+
+    Others are ``"ssa"`` too, with the neurons and numbers below and, as their residuals are of membranes,
+    ``output_spikes=False``; re-parameterised convolutions stand in the first and the third where linear maps stand here.
+
+    - Spike-driven Transformer V2 (Yao et al., 2024): these neurons.
+    - Spike-driven Transformer V3 (Yao et al., 2025), its efficient attention: :class:`Multispike` as neuron,
+      ``value_ratio=4``, ``scale=2 / sqrt(d)``.
+    - QSD-Transformer (Qiu et al., 2025): :class:`Multispike`, ``scale=0.25``, with twice the range after attention.
 
     Parameters
     ----------
@@ -74,7 +80,10 @@ class SpikingSelfAttention(nn.Module):
     form
         See above.
     scale
-        Of ``"ssa"``: keeps the sum near the threshold.
+        Of ``"ssa"``: keeps the sum near the threshold. Since the sum grows with N, a number serves sets of some hundred
+        rows; None puts ``BN(Q K^T V / N)`` in its place, for sets of any size.
+    value_ratio
+        Of ``"ssa"``: width of all values in units of `n_features`.
     neuron
         Threshold to a module from ``(T, ...)`` to spikes of that shape; 1 for the layers, 0.5 after attention.
     output_spikes
@@ -89,7 +98,8 @@ class SpikingSelfAttention(nn.Module):
         n_heads: int = 8,
         form: Form = "ssa",
         *,
-        scale: float = 0.125,
+        scale: float | None = 0.125,
+        value_ratio: int = 1,
         neuron: Callable[[float], nn.Module] = lif,
         output_spikes: bool = True,
         bits: Bits = None,
@@ -99,28 +109,97 @@ class SpikingSelfAttention(nn.Module):
             raise ValueError(f"`n_features` must be a multiple of `n_heads`, found {n_features} and {n_heads}.")
         if form not in get_args(Form):
             raise ValueError(f"`form` must be one of {list(get_args(Form))}, found {form!r}.")
+        if value_ratio < 1 or (value_ratio > 1 and form != "ssa"):
+            raise ValueError(f"`value_ratio` must be at least 1, and 1 unless `form='ssa'`, found {value_ratio}.")
         self.n_heads, self.form, self.scale = n_heads, form, scale
         names = ("query", "key", "value") if form in ("ssa", "mask") else ("query", "key")
-        self.layers = nn.ModuleDict({name: SpikingLayer(n_features, n_features, neuron, bits=bits) for name in names})
+        n_values = value_ratio * n_features
+        widths = {"query": n_features, "key": n_features, "value": n_values}
+        self.layers = nn.ModuleDict({name: SpikingLayer(n_features, widths[name], neuron, bits=bits) for name in names})
+        self.attention_norm = nn.BatchNorm1d(n_values) if form == "ssa" and scale is None else None
         self.attention_neuron = neuron(_ATTENTION_THRESHOLD)
-        self.project = SpikingLayer(n_features, n_features, neuron if output_spikes else None, bits=bits)
+        self.project = SpikingLayer(n_values, n_features, neuron if output_spikes else None, bits=bits)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(T, B, N, C)`` to the same: time steps, sets, rows of a set, features."""
-        heads = {name: self._heads(layer(x)) for name, layer in self.layers.items()}
-        query, key = heads["query"], heads["key"]
+    def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
+        """What each row reads from all rows of its set.
+
+        Parameters
+        ----------
+        x
+            ``(T, B, N, C)``: time steps, sets, rows of a set, features.
+        segments
+            Row numbers at which sets begin, and N at the end, int64 ``(n_sets + 1,)``: rows that lie one after the other
+            but do not read from each other. By default all N rows are one set.
+
+        Returns
+        -------
+        ``(T, B, N, C)``.
+        """
+        lengths = [x.shape[2]] if segments is None else segments.diff().tolist()
+        heads = [self._heads(layer(x)).split(lengths, dim=-2) for layer in self.layers.values()]
+        sets = list(zip(*heads, strict=True))
         if self.form == "ssa":
-            y = self.attention_neuron(self.scale * spiking_attention(query, key, heads["value"]))
-        elif self.form == "mask":
-            y = query * self.attention_neuron((key * heads["value"]).sum(-2, keepdim=True))
-        else:
-            over = -1 if self.form == "token" else -2
-            y = self.attention_neuron(query.sum(over, keepdim=True)) * key
-        return self.project(y.transpose(2, 3).flatten(3))
+            sums = [spiking_attention(*one) * self._factor(n) for one, n in zip(sets, lengths, strict=True)]
+            return self._output(torch.cat(sums, dim=-2))
+        return self.project(_joined(torch.cat([self._masked(*one) for one in sets], dim=-2)))
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """State ``K^T V`` of a block of rows, for inference in blocks with ``form="ssa"``.
+
+        Parameters
+        ----------
+        x
+            The block, ``(T, B, n_block, C)``.
+
+        Returns
+        -------
+        ``(T, B, n_heads, d, d)``; the state of a set is the sum of those of its blocks.
+        """
+        keys, values = (self._heads(self.layers[name](x)) for name in ("key", "value"))
+        return keys.mT @ values
+
+    def read(self, x: Tensor, state: Tensor, n_rows: int) -> Tensor:
+        """Outcome for a block of rows, given the state of their set (:meth:`accumulate`) and its number of rows.
+
+        Parameters
+        ----------
+        x
+            The block, ``(T, B, n_block, C)``.
+        state
+            Sum of the states of all blocks of the set.
+        n_rows
+            Rows of the set.
+
+        Returns
+        -------
+        ``(T, B, n_block, C)``; in evaluation the rows of the whole pass.
+        """
+        return self._output(self._heads(self.layers["query"](x)) @ state * self._factor(n_rows))
+
+    def _factor(self, n_rows: int) -> float:
+        return 1 / max(n_rows, 1) if self.scale is None else self.scale
+
+    def _output(self, sums: Tensor) -> Tensor:
+        """``(T, B, heads, N, d)`` to ``(T, B, N, C)``."""
+        joined = _joined(sums)
+        if self.attention_norm is not None:
+            joined = self.attention_norm(joined.flatten(0, 2)).view_as(joined)
+        return self.project(self.attention_neuron(joined))
+
+    def _masked(self, query: Tensor, key: Tensor, value: Tensor | None = None) -> Tensor:
+        if value is not None:
+            return query * self.attention_neuron((key * value).sum(-2, keepdim=True))
+        over = -1 if self.form == "token" else -2
+        return self.attention_neuron(query.sum(over, keepdim=True)) * key
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(T, B, N, C)`` to ``(T, B, heads, N, C / heads)``."""
         return x.unflatten(-1, (self.n_heads, -1)).transpose(2, 3)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """``(T, B, heads, N, d)`` to ``(T, B, N, heads d)``."""
+    return x.transpose(2, 3).flatten(3)
 
 
 class SpikingLayer(nn.Module):

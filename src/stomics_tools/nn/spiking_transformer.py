@@ -64,7 +64,7 @@ class SpikingTransformerBlock(nn.Module):
         Width of the perceptron in units of `n_features`.
     residual
         See above.
-    form, scale
+    form, scale, value_ratio
         See :class:`SpikingSelfAttention`.
     neuron, bits
         See :class:`SpikingMLP`.
@@ -78,7 +78,8 @@ class SpikingTransformerBlock(nn.Module):
         *,
         residual: Residual = "membrane",
         form: Form = "ssa",
-        scale: float = 0.125,
+        scale: float | None = 0.125,
+        value_ratio: int = 1,
         neuron: Callable[[float], nn.Module] = lif,
         bits: Bits = None,
     ) -> None:
@@ -88,7 +89,14 @@ class SpikingTransformerBlock(nn.Module):
         between_spikes = residual == "sew"
         self.spikes = nn.ModuleList(nn.Identity() if between_spikes else neuron(1.0) for _ in range(2))
         self.attention = SpikingSelfAttention(
-            n_features, n_heads, form, scale=scale, neuron=neuron, output_spikes=between_spikes, bits=bits
+            n_features,
+            n_heads,
+            form,
+            scale=scale,
+            value_ratio=value_ratio,
+            neuron=neuron,
+            output_spikes=between_spikes,
+            bits=bits,
         )
         self.mlp = SpikingMLP(
             n_features, round(mlp_ratio * n_features), neuron=neuron, output_spikes=between_spikes, bits=bits
