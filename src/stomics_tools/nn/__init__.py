@@ -1,6 +1,7 @@
 """Building blocks that know torch only."""
 
 from stomics_tools.nn.codes import code_usage
+from stomics_tools.nn.dual_spike_attention import DualSpikeAttention
 from stomics_tools.nn.fsq import FSQ
 from stomics_tools.nn.gated_attention import GatedAttention
 from stomics_tools.nn.gaussianization import RunningGaussianization
@@ -21,6 +22,7 @@ from stomics_tools.nn.quantization import (
 )
 from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.reparam import RepConv, RepLinear, fold_all
+from stomics_tools.nn.row_groups import consecutive_groups, group_mean
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
 from stomics_tools.nn.spiking_transformer import SpikingMLP, SpikingTransformerBlock
@@ -29,6 +31,7 @@ from stomics_tools.nn.vector_quantization import VectorQuantizer
 from stomics_tools.nn.whitening import RunningWhitening
 
 __all__ = [
+    "DualSpikeAttention",
     "FSQ",
     "GatedAttention",
     "Graph",
@@ -56,8 +59,10 @@ __all__ = [
     "VectorQuantizer",
     "WeightQuantizer",
     "code_usage",
+    "consecutive_groups",
     "fire",
     "fold_all",
+    "group_mean",
     "hop_filter",
     "initial_step",
     "lsq",
