@@ -24,6 +24,9 @@ from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.reparam import RepConv, RepLinear, fold_all
 from stomics_tools.nn.row_groups import consecutive_groups, group_mean
 from stomics_tools.nn.spike_attention import SpikeAttention
+from stomics_tools.nn.spikformer import Spikformer, SpikingRowPooling
+from stomics_tools.nn.spiking_encoding import SpikingEncoding
+from stomics_tools.nn.spiking_patch_splitting import SpikingPatchSplitting
 from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
 from stomics_tools.nn.spiking_transformer import SpikingMLP, SpikingTransformerBlock
 from stomics_tools.nn.time_embedding import TimeEmbedding
@@ -50,9 +53,13 @@ __all__ = [
     "RunningGaussianization",
     "RunningWhitening",
     "SpikeAttention",
+    "Spikformer",
+    "SpikingEncoding",
     "SpikingLayer",
     "SpikingMLP",
+    "SpikingPatchSplitting",
     "SpikingRelativePosition",
+    "SpikingRowPooling",
     "SpikingSelfAttention",
     "SpikingTransformerBlock",
     "TimeEmbedding",
