@@ -2,6 +2,7 @@
 
 from stomics_tools.nn.codes import code_usage
 from stomics_tools.nn.dual_spike_attention import DualSpikeAttention
+from stomics_tools.nn.firing_rates import FiringRate, firing_rates
 from stomics_tools.nn.fsq import FSQ
 from stomics_tools.nn.gated_attention import GatedAttention
 from stomics_tools.nn.gaussianization import RunningGaussianization
@@ -36,6 +37,7 @@ from stomics_tools.nn.whitening import RunningWhitening
 __all__ = [
     "DualSpikeAttention",
     "FSQ",
+    "FiringRate",
     "GatedAttention",
     "Graph",
     "LIFNode",
@@ -68,6 +70,7 @@ __all__ = [
     "code_usage",
     "consecutive_groups",
     "fire",
+    "firing_rates",
     "fold_all",
     "group_mean",
     "hop_filter",

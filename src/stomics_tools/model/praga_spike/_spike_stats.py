@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stomics_tools.model.praga_spike._edges import InductiveEdges
 from stomics_tools.model.praga_spike._layers import FusionAttention
 from stomics_tools.model.praga_spike._spike_module import SpikeModule
 from stomics_tools.model.praga_spike._tissue import Tissue
-from stomics_tools.nn import Multispike
+from stomics_tools.nn import firing_rates
 
 PJ_PER_MAC = 4.6
 PJ_PER_SYNAPTIC_OPERATION = 0.9
@@ -25,7 +23,7 @@ _SOURCE = (
 
 
 def count_spikes(module: nn.Module, run: Callable[[], object]) -> pd.DataFrame:
-    """What every :class:`Multispike` of a module gives out during a run.
+    """What the neurons of a module give out during a run.
 
     Parameters
     ----------
@@ -36,39 +34,22 @@ def count_spikes(module: nn.Module, run: Callable[[], object]) -> pd.DataFrame:
 
     Returns
     -------
-    One row a Multispike, by its name in `module`. ``n_steps``: binary events of the largest count. ``width``: features.
-    ``events``: mean number of binary events of a row. ``firing_rate``: the same over the largest possible number.
-    ``silent_share``: share of the rows without any.
+    One row a layer of neurons, by its name in `module`. ``n_steps``: largest number of binary events of a neuron.
+    ``width``: neurons of a row. ``events``: mean number of binary events of a row. ``firing_rate``: the same over the
+    largest possible number. ``silent_share``: share of the rows without any.
     """
-    spiking = {name: layer for name, layer in module.named_modules() if isinstance(layer, Multispike)}
-    sums = {name: np.zeros(3) for name in spiking}
-    width = dict.fromkeys(spiking, 0)
-
-    def counter(name: str, n_steps: int) -> Callable[[nn.Module, object, Tensor], None]:
-        def count(_: nn.Module, __: object, spikes: Tensor) -> None:
-            events = (spikes.detach() * n_steps).round().sum(-1, dtype=torch.float64)
-            sums[name] += (events.numel(), float(events.sum()), int((events == 0).sum()))
-            width[name] = spikes.shape[-1]
-
-        return count
-
-    hooks = [layer.register_forward_hook(counter(name, layer.n_levels - 1)) for name, layer in spiking.items()]
-    try:
+    with firing_rates(module) as rates:
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    rows = {}
-    for name, layer in spiking.items():
-        n_rows, events, silent = sums[name] / max(sums[name][0], 1)
-        n_steps = layer.n_levels - 1
-        rows[name] = {
-            "n_steps": n_steps,
-            "width": width[name],
-            "events": events,
-            "firing_rate": events / max(n_steps * width[name], 1),
-            "silent_share": silent if n_rows else np.nan,
+    rows = {
+        name: {
+            "n_steps": found.n_steps,
+            "width": found.width,
+            "events": found.events,
+            "firing_rate": found.rate,
+            "silent_share": found.silent_share,
         }
+        for name, found in rates.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
