@@ -12,6 +12,7 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools import _validate
+from stomics_tools.data._columns import count_scale, named_columns
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
 
@@ -35,9 +36,9 @@ def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
     kind = "mdata" if isinstance(data, MuData) else "adata"
     _validate.check_obs_names(data.obs_names, where=kind)
     modalities = {
-        name: _read_mudata_modality(data, name, key)
+        name: _read_mudata_modality(data, name, key, spec)
         if isinstance(data, MuData)
-        else _read_modality(data, name, key, where="adata")
+        else _read_modality(data, name, key, spec, where="adata")
         for name, key in spec.modalities.items()
     }
     _check_connected(modalities)
@@ -86,7 +87,7 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
             )
 
 
-def _read_modality(adata: AnnData, name: str, key: str, *, where: str) -> Modality:
+def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, where: str) -> Modality:
     argument = f"modalities[{name!r}]"
     in_obsm, in_layers = key in adata.obsm, key in adata.layers
     if in_obsm + in_layers + (key == "X") > 1:
@@ -105,12 +106,19 @@ def _read_modality(adata: AnnData, name: str, key: str, *, where: str) -> Modali
         names, raw = tuple(raw.columns.astype(str)), raw.to_numpy()
     if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
         raw = raw[:]  # backed
-    values = raw.toarray() if sparse.issparse(raw) else np.asarray(raw)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(
-            f"`{argument}`: `{place}` must have two dimensions and hold values, found shape {values.shape}."
-        )
-    values = np.array(values, dtype=np.float32, order="C")  # a copy: the user's array is not ours to fill
+    if raw.ndim != 2 or 0 in raw.shape:
+        raise ValueError(f"`{argument}`: `{place}` must have two dimensions and hold values, found shape {raw.shape}.")
+    total, wanted = (spec.totals or {}).get(name), (spec.features or {}).get(name)
+    scale = None if total is None else count_scale(raw, total, argument=argument, where=place)
+    if wanted is not None:
+        raw, names = named_columns(raw, names, wanted, argument=argument, where=place), tuple(wanted)
+    # A copy: the user's array is not ours to fill.
+    values = (
+        raw.toarray(order="C").astype(np.float32, copy=False) if sparse.issparse(raw) else np.array(raw, np.float32)
+    )
+    if scale is not None:
+        values *= scale[:, None]
+        np.log1p(values, out=values)
     present = _find_present(values, argument, place)
     values[~present] = 0.0
     if (values[present] == values[present][:1]).all():
@@ -138,11 +146,11 @@ def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
     return ~absent
 
 
-def _read_mudata_modality(mdata: MuData, name: str, key: str) -> Modality:
+def _read_mudata_modality(mdata: MuData, name: str, key: str, spec: SpotsSpec) -> Modality:
     _validate.check_key(name, mdata.mod, argument="modalities", where="mdata.mod")
     adata = mdata.mod[name]
     _validate.check_obs_names(adata.obs_names, where=f"mdata[{name!r}]")
-    own = _read_modality(adata, name, key, where=f"mdata[{name!r}]")
+    own = _read_modality(adata, name, key, spec, where=f"mdata[{name!r}]")
     rows, there = _rows_in_modality(mdata, name)
     values = np.zeros((mdata.n_obs, own.n_features), dtype=np.float32)
     present = np.zeros(mdata.n_obs, dtype=bool)

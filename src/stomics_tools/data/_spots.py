@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ class SpotsSpec:
         ``obsp`` key of a ready spatial graph.
     feature_graph_keys
         Modality to the ``obsp`` key of its ready feature graph.
+    features
+        Modality to the names of the columns to be read, in this order, where these are not all.
+    totals
+        Modality to the total that the counts of every spot are scaled to before ``log1p``, where it holds counts.
     """
 
     modalities: Mapping[str, str]
@@ -34,6 +38,8 @@ class SpotsSpec:
     batch_key: str | None = None
     spatial_graph_key: str | None = None
     feature_graph_keys: Mapping[str, str] | None = None
+    features: Mapping[str, Sequence[str]] | None = None
+    totals: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class FullGraphModel(SpatialModel):
     """A model of all spots of an object and the graphs that join them.
 
     Subclasses give the module (:meth:`_make_module`), its inputs (:meth:`_prepare`), the optimiser
-    (:meth:`_make_optimizer`) and the outputs (:meth:`_latent`, :meth:`_outputs`, :meth:`_denoised`).
+    (:meth:`_make_optimizer`) and the outputs (:meth:`_outputs`).
     """
 
     def __init__(self, data: AnnData | MuData) -> None:
@@ -81,16 +81,8 @@ class FullGraphModel(SpatialModel):
         """What is left to do when training has ended; random numbers come from torch's generator."""
 
     @abstractmethod
-    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> torch.Tensor:
-        """Latent representation ``(n_obs, n_latent)``, rows in the order of the inputs."""
-
-    @abstractmethod
     def _outputs(self, inputs: Any, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
         """All that is written into an object, rows in the order of the inputs."""
-
-    @abstractmethod
-    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, torch.Tensor]:
-        """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
 
     # -------------------------------------------------------------- training
 
@@ -114,8 +106,8 @@ class FullGraphModel(SpatialModel):
         fingerprint = spots.fingerprint()
         if self.is_trained_ and fingerprint != self._trained_on:
             raise ValueError(
-                "The data changed since the model was trained on them, and its learned graph belongs to the old ones. "
-                f"Make a new {type(self).__name__}."
+                "The data changed since the model was trained on them, and what it learned of their graphs belongs to "
+                f"the old ones. Make a new {type(self).__name__}."
             )
         meta = {"model": type(self).__name__, "arguments": self._arguments(), "data": fingerprint, "seed": seed}
         if ckpt_path is not None:
@@ -158,56 +150,6 @@ class FullGraphModel(SpatialModel):
         known = spots.fingerprint() == self._trained_on
         return self._prepare(spots, trained_on=known).to(self.device), known
 
-    def get_latent_representation(
-        self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
-    ) -> np.ndarray:
-        """Latent representation of every spot; nothing is written.
-
-        Parameters
-        ----------
-        adata
-            The object of setup by default, or another one with the same keys, modalities and features. Spots of
-            another object get a graph of their own, whose edges have the weights that training starts from.
-        modality
-            Of one modality instead of all together.
-        batch_size
-            Spots whose neighbours are aggregated at a time; memory grows with it, the result does not depend on it.
-
-        Returns
-        -------
-        float32 ``(n_obs, n_latent)``.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If the modalities or features differ from those of setup.
-        """
-        self._require_trained()
-        _validate.check_integer(batch_size, argument="batch_size")
-        if modality is not None:
-            _validate.check_option(modality, list(self._spec.modalities), argument="modality")
-        inputs, known = self._inputs(adata)
-        return _rows(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
-
-    def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
-        """Every modality as the model reconstructs it from the latent representation; nothing is written.
-
-        Parameters
-        ----------
-        adata
-            The object of setup by default, or another one, see :meth:`get_latent_representation`.
-
-        Returns
-        -------
-        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup; spots that lack a modality are
-        imputed.
-        """
-        self._require_trained()
-        inputs, known = self._inputs(adata)
-        return {name: _rows(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}
-
     def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:
         """Write the outputs of the model into an object.
 
@@ -239,10 +181,10 @@ class FullGraphModel(SpatialModel):
     def _write(self, data: AnnData | MuData, inputs: Any, trained_on: bool, key: str) -> None:
         inputs = inputs.to(self.device)
         outputs = self._outputs(inputs, trained_on=trained_on)
-        data.obsm[_keys.latent(key)] = _rows(inputs, outputs.latent)
+        data.obsm[_keys.latent(key)] = restored(inputs, outputs.latent)
         for name, (columns, values) in outputs.tables.items():
             data.obsm[_keys.table(key, name)] = pd.DataFrame(
-                _rows(inputs, values), index=data.obs_names, columns=columns
+                restored(inputs, values), index=data.obs_names, columns=columns
             )
         for name, parts in outputs.graphs.items():
             graph = sum((to_csr(*part) for part in parts[1:]), start=to_csr(*parts[0]))
@@ -269,6 +211,8 @@ class FullGraphModel(SpatialModel):
             "batch_key": self._spec.batch_key,
             "spatial_graph_key": self._spec.spatial_graph_key,
             "feature_graph_keys": dict(self._spec.feature_graph_keys or {}) or None,
+            "features": {name: list(names) for name, names in (self._spec.features or {}).items()} or None,
+            "totals": dict(self._spec.totals or {}) or None,
         }
 
     @classmethod
@@ -294,14 +238,15 @@ class FullGraphModel(SpatialModel):
         """
         tensors, meta = cls._read_saved(dir_path)
         setup = meta["setup"]
-        check_same_features(read_spots(adata, SpotsSpec(**setup)), meta["state"])
-        setup_method = cls.setup_mudata if isinstance(adata, MuData) else cls.setup_anndata
-        setup_method(adata, **setup)
+        spec = SpotsSpec(**setup)
+        check_same_features(read_spots(adata, spec), meta["state"])
+        kind = "mdata" if isinstance(adata, MuData) else "adata"
+        cls._setup(adata, spec, cls._get_setup_method_args(**{"cls": cls, kind: adata}, **setup))
         model = cls(adata, **meta["arguments"])
         model._restore(model._module_of(tensors), tensors, meta)
         return model
 
 
-def _rows(inputs: Any, values: torch.Tensor) -> np.ndarray:
+def restored(inputs: Any, values: torch.Tensor) -> np.ndarray:
     """Rows of a tensor in the order of the object, float32."""
     return inputs.restore(values.detach().float().cpu().numpy())

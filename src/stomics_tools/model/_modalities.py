@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import torch
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools import _validate
 from stomics_tools.data import SpotsSpec
-from stomics_tools.model._full_graph import FullGraphModel
+from stomics_tools.model._full_graph import FullGraphModel, restored
 
 
 class ModalitiesModel(FullGraphModel):
@@ -96,3 +101,63 @@ class ModalitiesModel(FullGraphModel):
         args = cls._get_setup_method_args(**locals())
         spec = SpotsSpec(dict(modalities), spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
         cls._setup(mdata, spec, args)
+
+    # --------------------------------------------------------------- results
+
+    @abstractmethod
+    def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> torch.Tensor:
+        """Latent representation ``(n_obs, n_latent)``, rows in the order of the inputs."""
+
+    @abstractmethod
+    def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, torch.Tensor]:
+        """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
+
+    def get_latent_representation(
+        self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
+    ) -> np.ndarray:
+        """Latent representation of every spot; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one with the same keys, modalities and features. Spots of
+            another object get a graph of their own, whose edges have the weights that training starts from.
+        modality
+            Of one modality instead of all together.
+        batch_size
+            Spots whose neighbours are aggregated at a time; memory grows with it, the result does not depend on it.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_latent)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the modalities or features differ from those of setup.
+        """
+        self._require_trained()
+        _validate.check_integer(batch_size, argument="batch_size")
+        if modality is not None:
+            _validate.check_option(modality, list(self._spec.modalities), argument="modality")
+        inputs, known = self._inputs(adata)
+        return restored(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
+
+    def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
+        """Every modality as the model reconstructs it from the latent representation; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup; spots that lack a modality are
+        imputed.
+        """
+        self._require_trained()
+        inputs, known = self._inputs(adata)
+        return {name: restored(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}

@@ -144,4 +144,5 @@ class FullBatchPlan(Plan):
     @staticmethod
     def loader(batch: Any) -> DataLoader:
         """A data loader that yields `batch` once an epoch, as it is."""
-        return DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+        # With a generator of its own, the loader draws no seed for workers from torch's, which a resumed run would not do.
+        return DataLoader([batch], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, feature_knn, hilbert_order, normalized_adjacency, spatial_knn
 from stomics_tools.data._tensors import to_graph
-from stomics_tools.model.praga_spike._order import Ordered
+from stomics_tools.model._order import Ordered
 from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
 from stomics_tools.nn import Graph
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, alike_elsewhere, hilbert_order, rings, spatial_knn
 from stomics_tools.data._tensors import to_graph
-from stomics_tools.model.praga_spike._order import Ordered
+from stomics_tools.model._order import Ordered
 from stomics_tools.nn import Graph
 
 Moments = tuple[Tensor, Tensor]

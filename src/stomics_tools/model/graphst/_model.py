@@ -1,0 +1,329 @@
+"""The GraphST model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor, nn
+
+from stomics_tools import _validate
+from stomics_tools.data import Spots, SpotsSpec
+from stomics_tools.model._full_graph import FullGraphModel, restored
+from stomics_tools.model._outputs import Outputs
+from stomics_tools.model.graphst._genes import choose
+from stomics_tools.model.graphst._inputs import Inputs, check_sizes, prepare
+from stomics_tools.model.graphst._module import GraphSTModule
+from stomics_tools.model.graphst._settings import Contrast, Corruption, SelfLoop, resolve
+from stomics_tools.train import Scheduler
+
+_MODALITY = "expression"
+
+
+class GraphST(FullGraphModel):
+    """Spatial domains from one modality, by a graph auto-encoder and contrast with a corrupted view.
+
+    The expression of every spot is reconstructed from its neighbourhood, ``H = A (A X W1) W2``, while spots are told
+    apart from those of a corrupted slice by whether they fit their neighbourhood. All arrays are sparse or linear in the
+    number of spots, see :class:`~stomics_tools.model.graphst._module.GraphSTModule`.
+
+    Parameters
+    ----------
+    adata
+        AnnData after :meth:`setup_anndata`.
+    preset
+        None; ``"dense"``, what the published code makes of Visium, or ``"sparse"``, what it makes of Stereo-seq and
+        Slide-seq: two different models, both computed here on sparse edges. In the former self-loops are added to the
+        normalised graph, in the latter before it is normalised, and its reconstruction is brought to length one in the
+        end. With genes scaled as published (see Notes) both are that code's models exactly.
+    n_latent
+        Dimensions of the latent representation.
+    n_spatial_neighbors
+        Nearest spots of the graph.
+    self_loop
+        ``"before"`` the normalisation, ``D^-1/2 (A + I) D^-1/2``, or ``"after"`` it, ``D^-1/2 A D^-1/2 + I``.
+    normalize_output
+        Reconstructions of length one.
+    standardize
+        Subtract the mean of each gene within each slice and scale the data as a whole to unit variance. The published
+        code takes the values as they are.
+    dropout
+        Share of the expression that is dropped in training.
+    tie_weights
+        ``W2 = W1^T``.
+    corruption
+        The corrupted view: ``"permutation"`` of the spots of a slice, ``"masking"`` of a share of the spots, or normal
+        ``"noise"``.
+    corruption_rate
+        That share, or the standard deviation of the noise in units of the data as they enter.
+    contrast
+        ``"bce"``, as published; ``"pairwise"``, ``-log sigmoid(s_pos - s_neg)``; or ``"infonce"``.
+    temperature
+        Of ``"infonce"``.
+    n_negatives
+        Of ``"infonce"``: sampled spots beside the corrupted one.
+    reconstruction_weight, contrast_weight
+        Weights of both losses.
+
+    Arguments that are None take the value of the preset.
+
+    Examples
+    --------
+    >>> import stomics_tools as st
+    >>> adata = st.datasets.simulate_multiomics(n_obs=1000, n_domains=5)["rna"]
+    >>> st.model.GraphST.setup_anndata(adata)
+    >>> model = st.model.GraphST(adata)
+    >>> model.train()
+    >>> st.tl.spatial_domains(adata, 5, use_rep="X_graphst")
+
+    Notes
+    -----
+    Source: GraphST (Long et al., Nature Communications 2023) and the code published with it. Its expression is that of
+    the 3,000 most variable genes (``flavor="seurat_v3"``), ``normalize_total(target_sum=1e4)``, ``log1p`` and
+    ``scale(zero_center=False, max_value=10)`` of scanpy, its domains are clusters of the reconstruction
+    (:meth:`get_reconstruction`), and it trains for 600 epochs of learning rate 0.001.
+    """
+
+    _key = "graphst"
+    module: GraphSTModule
+
+    def __init__(
+        self,
+        adata: AnnData,
+        *,
+        preset: str | None = None,
+        n_latent: int | None = None,
+        n_spatial_neighbors: int | None = None,
+        self_loop: SelfLoop | None = None,
+        normalize_output: bool | None = None,
+        standardize: bool | None = None,
+        dropout: float | None = None,
+        tie_weights: bool | None = None,
+        corruption: Corruption | None = None,
+        corruption_rate: float | None = None,
+        contrast: Contrast | None = None,
+        temperature: float | None = None,
+        n_negatives: int | None = None,
+        reconstruction_weight: float | None = None,
+        contrast_weight: float | None = None,
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "adata", "__class__")}
+        super().__init__(adata)
+        self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
+        self._settings = resolve(**arguments)
+        check_sizes(self._read(None), self._settings)
+        self._optimizer: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.0}
+        self._model_summary_string = f"GraphST with n_latent: {self._settings.n_latent}, preset: {preset}"
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        *,
+        spatial_key: str = "spatial",
+        batch_key: str | None = None,
+        spatial_graph_key: str | None = None,
+        genes: str | Sequence[str] | None = None,
+        n_top_genes: int | None = 3000,
+    ) -> None:
+        """Say where in an AnnData the data lie. Everything is checked; if that fails, nothing has changed.
+
+        Counts (whole numbers, some above 20) are brought to four times the median total over all genes, then ``log1p``;
+        other values are taken as they are. A view becomes an object of its own.
+
+        Parameters
+        ----------
+        adata
+            Spots or cells, dense or sparse, in memory or backed.
+        layer
+            Layer of the expression, ``X`` by default.
+        spatial_key
+            ``obsm`` key of the coordinates ``(n_obs, 2 or 3)``, in any unit of length.
+        batch_key
+            ``obs`` column of slices or patients; no edge joins two of them.
+        spatial_graph_key
+            ``obsp`` key of a ready spatial graph, instead of the nearest spots.
+        genes
+            Column of ``var`` (True and False), or names. By default ``var["highly_variable"]`` where there is such a
+            column, and else the most variable genes.
+        n_top_genes
+            How many these are; None for all.
+
+        Raises
+        ------
+        KeyError
+            If a key is not there; the message lists those that are.
+        TypeError
+            If `adata` is not an AnnData.
+        ValueError
+            If the data cannot be used; the message names the key, what was found, and what to do.
+        """
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
+        if n_top_genes is not None:
+            _validate.check_integer(n_top_genes, argument="n_top_genes")
+        names, total = choose(adata, layer, genes, n_top_genes)
+        args = cls._get_setup_method_args(**{k: v for k, v in locals().items() if k not in ("names", "total")})
+        spec = SpotsSpec(
+            {_MODALITY: layer or "X"},
+            spatial_key,
+            batch_key,
+            spatial_graph_key,
+            features={_MODALITY: names},
+            totals=None if total is None else {_MODALITY: total},
+        )
+        cls._setup(adata, spec, args)
+
+    def train(
+        self,
+        max_epochs: int = 600,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        patience: int | None = None,
+        clip_grad: float | None = None,
+        scheduler: Scheduler | None = None,
+        seed: int = 0,
+        accelerator: str = "auto",
+        devices: int | str | list[int] = "auto",
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int = 10,
+        ckpt_path: str | Path | None = None,
+        key_added: str | None = "graphst",
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on all spots at once, then write the results into the object of setup.
+
+        The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are, with a
+        new optimiser. No random state outside of the model is touched.
+
+        Parameters
+        ----------
+        max_epochs
+            Steps of the optimiser.
+        lr, weight_decay
+            Of Adam.
+        patience
+            Stop when the training loss has not fallen for so many epochs.
+        clip_grad
+            Largest norm of the gradient.
+        scheduler
+            ``"cosine"`` or ``"plateau"`` (on the training loss).
+        seed
+            Of weights and corruption: the same seed, machine and versions give the same bits on a CPU.
+        accelerator
+            ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
+        devices
+            Passed to Lightning.
+        checkpoint_dir
+            Folder for ``last.ckpt``, written every `checkpoint_every` epochs.
+        checkpoint_every
+            Epochs between two checkpoints.
+        ckpt_path
+            Checkpoint (or its folder) to go on from, to the result of an uninterrupted run.
+        key_added
+            Name of the results, see :meth:`write_results`; None writes none.
+        trainer_kwargs
+            ``strategy``, ``logger``, ``callbacks``, ``enable_progress_bar`` and all else of
+            :class:`lightning.pytorch.Trainer`.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite any more.
+        """
+        _validate.check_number(lr, argument="lr", low=0, open_low=True)
+        _validate.check_number(weight_decay, argument="weight_decay", low=0)
+        self._optimizer = {"lr": lr, "weight_decay": weight_decay}
+        self._fit(
+            max_epochs=max_epochs,
+            seed=seed,
+            patience=patience,
+            clip_grad=clip_grad,
+            scheduler=scheduler,
+            accelerator=accelerator,
+            devices=devices,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+            ckpt_path=ckpt_path,
+            key_added=key_added,
+            train_args=self._optimizer,
+            **trainer_kwargs,
+        )
+
+    def get_latent_representation(self, adata: AnnData | None = None) -> np.ndarray:
+        """Latent representation ``Z`` of every spot; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one with the genes of setup: a slice that the model has not seen
+            gets a graph of its own.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_latent)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If genes of setup are not there.
+        """
+        self._require_trained()
+        inputs, _ = self._inputs(adata)
+        return restored(inputs, self.module.latent(inputs))
+
+    def get_reconstruction(self, adata: AnnData | None = None) -> np.ndarray:
+        """Reconstruction ``H`` of every spot from its neighbourhood, what the paper clusters; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            As for :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_genes)``, columns as :attr:`genes`; in the units of the expression (the logarithm, if it was
+        of counts), about the means of the genes in training; with ``normalize_output`` rows of length one instead.
+        """
+        self._require_trained()
+        inputs, _ = self._inputs(adata)
+        return restored(inputs, self.module.reconstruction(inputs))
+
+    @property
+    def genes(self) -> list[str]:
+        """Names of the genes that the model learns from."""
+        return list(self._state["modalities"][_MODALITY]["feature_names"])
+
+    # ------------------------------------------------- what the base asks for
+
+    def _arguments(self) -> dict[str, Any]:
+        return dict(self._init_arguments)
+
+    def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
+        check_sizes(spots, self._settings)
+        moments = (self.module.center, self.module.scale) if self.is_trained_ else None
+        return prepare(spots, self._settings, moments=moments)
+
+    def _make_module(self, inputs: Inputs) -> GraphSTModule:
+        return GraphSTModule(inputs.center, inputs.scale, self._settings)
+
+    def _module_of(self, tensors: Mapping[str, Tensor]) -> GraphSTModule:
+        return GraphSTModule(tensors["center"], tensors["scale"], self._settings)
+
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, **self._optimizer)
+
+    def _finish(self, module: nn.Module, inputs: Any) -> None:
+        """Nothing is left to do after training."""
+
+    def _outputs(self, inputs: Inputs, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+        return Outputs(latent=self.module.latent(inputs), graphs={"spatial": [inputs.spatial]})
