@@ -29,6 +29,7 @@ from stomics_tools.metrics._noise_ceiling import noise_ceiling
 from stomics_tools.metrics._paired import paired_test
 from stomics_tools.metrics._position_scores import score_positions
 from stomics_tools.metrics._probabilistic import crps_gaussian, crps_samples, interval_coverage, interval_width
+from stomics_tools.metrics._probe import linear_probe, spatial_blocks
 from stomics_tools.metrics._procrustes import align, normalized_rmsd, rmsd
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "gyration_ratio",
     "interval_coverage",
     "interval_width",
+    "linear_probe",
     "local_purity",
     "mean_absolute_error",
     "mean_squared_error",
@@ -65,6 +67,7 @@ __all__ = [
     "score_samples",
     "silhouette",
     "sliced_wasserstein",
+    "spatial_blocks",
     "spearman_per_gene",
     "trustworthiness",
 ]
