@@ -30,6 +30,7 @@ FACTORS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "encoder relu": {"encoder": "relu"},
     "encoder linear": {"encoder": "linear"},
+    "encoder spikformer": {"encoder": "spikformer"},
     "no attention": {"use_attention": False},
     "layers 0": {"n_layers": 0},
     "closed form": {"max_epochs": 1},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stomics_tools.nn import QuantLinear, RepConv, RepLinear, fold_all
+from stomics_tools.nn import QuantLinear, RepConv, RepLinear, SpikingLayer, fold_all
 
 SIZES = [(6, 4), (5, 9), (1, 3), (7, 7)]
 
@@ -181,3 +181,22 @@ def test_fold_all_of_a_layer_and_its_normalisation(bits):
 def test_fold_all_leaves_other_sequences():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     assert [type(part) for part in fold_all(model)] == [nn.Linear, nn.BatchNorm1d]
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_layers_of_spiking_transformers_fold(bits):
+    torch.manual_seed(0)
+    layer = SpikingLayer(6, 5, bits=bits).double()
+    for scale in (1.0, 2.0, 3.0):
+        layer(scale * _x(3, 4, 6) + 1)
+    folded = fold_all(nn.Sequential(layer))[0]
+    assert isinstance(folded, SpikingLayer)
+    assert isinstance(folded.norm, nn.Identity)
+    assert folded.linear.bits == bits
+    assert folded.linear.bias is not None
+    assert layer.linear.bias is None
+    x, seen = _x(3, 4, 6), []
+    for each in (layer.eval(), folded):
+        each.neuron.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        each(x)
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-12, atol=1e-12)

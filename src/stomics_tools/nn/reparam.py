@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stomics_tools.nn.quant_conv import QuantConv2d
 from stomics_tools.nn.quantization import Bits, LearnedWidthQuantizer, Quantized, QuantLinear, WeightQuantizer
+from stomics_tools.nn.spiking_self_attention import SpikingLayer
 
 
 def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -135,10 +136,14 @@ def _fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
     return folded.train(layer.training)
 
 
-def _fold(layer: nn.Module) -> QuantLinear | QuantConv2d | None:
+def _fold(layer: nn.Module) -> nn.Module | None:
     """One layer in the place of `layer`, if there is one."""
     if isinstance(layer, RepLinear | RepConv):
         return layer.fold()
+    if isinstance(layer, SpikingLayer):
+        return copy.deepcopy(
+            layer, {id(layer.linear): _fold_normed(layer.linear, layer.norm), id(layer.norm): nn.Identity()}
+        )
     if isinstance(layer, nn.Sequential) and [type(part) for part in layer] == [QuantLinear, nn.BatchNorm1d]:
         return _fold_normed(*layer)
     return None
@@ -147,7 +152,8 @@ def _fold(layer: nn.Module) -> QuantLinear | QuantConv2d | None:
 def fold_all(module: nn.Module) -> nn.Module:
     """A deep copy for inference in which every :class:`RepLinear` and :class:`RepConv` is folded.
 
-    So is every :class:`torch.nn.Sequential` of a :class:`QuantLinear` and its normalisation.
+    So is every :class:`torch.nn.Sequential` of a :class:`QuantLinear` and its normalisation, and these two in every
+    :class:`SpikingLayer`.
 
     Parameters
     ----------

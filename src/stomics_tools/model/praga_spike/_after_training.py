@@ -105,7 +105,8 @@ class AfterTraining(MethodModel):
         five for each spot:
 
         ``firing_rate``, ``silent_share``, ``events``
-            Mean count over the largest count; share of spots without any event; mean number of binary events.
+            Mean count over the largest count, or share of the time steps in which a neuron fires; share of spots without
+            any event; mean number of binary events.
         ``macs``
             Multiply-accumulates of the linear maps behind it, as folded, in floating point.
         ``synaptic_operations``
@@ -124,7 +125,7 @@ class AfterTraining(MethodModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If there are no spikes: ``preset="praga"``, another `encoder` than ``"spike"`` or ``n_layers=0``.
+            If there are no spikes: ``preset="praga"``, ``encoder="relu"`` or ``"linear"``, or ``n_layers=0``.
 
         Notes
         -----

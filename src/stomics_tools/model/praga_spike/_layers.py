@@ -1,4 +1,4 @@
-"""Layers of the spike-driven encoder: fusion, and graph aggregation with spike attention beside it."""
+"""Layers of the encoder: fusion, and graph aggregation with attention beside it."""
 
 from __future__ import annotations
 
@@ -48,33 +48,34 @@ class FusionAttention(nn.Module):
         return ((torch.tanh(self.hidden(views)) @ self.score).T + self.bias).softmax(1)
 
 
-class SpikeLayer(nn.Module):
-    """Graph aggregation and attention beside it, then a layer for each spot, both added to the membrane.
+class MembraneLayer(nn.Module):
+    """Graph aggregation and attention beside it, then a map of each spot, both added to the membrane.
 
-    ``u <- u + g1 (L(A s) + attention(u))`` and ``u <- u + g2 MLP(s)`` with spikes ``s = activation(norm(u))``: spikes
-    pass through the layers, the membrane goes past them (membrane shortcut).
+    ``u <- u + g1 (L(A s) + attention(norm(u)))`` and ``u <- u + g2 within(u)``, where s is what the neurons of
+    ``norm(u)`` fire: spikes pass through the layers, the membrane goes past them (membrane shortcut).
     """
+
+    attention: Any  # None, or what has `windows`, `forward` and `accumulate` as SpikeAttention
 
     def __init__(self, settings: SpikeSettings) -> None:
         super().__init__()
-        n_latent, bits = settings.n_latent, settings.bits
+        n_latent = settings.n_latent
         self.norm, self.second_norm = nn.BatchNorm1d(n_latent), nn.BatchNorm1d(n_latent)
-        self.spike, self.second_spike, self.inner_spike = (activation(settings) for _ in range(3))
-        self.aggregate = _linear(n_latent, n_latent, settings)
-        self.attention: SpikeAttention | None = None
-        if settings.attends:
-            self.attention = SpikeAttention(
-                n_latent,
-                settings.n_heads,
-                settings.n_levels if settings.encoder == "spike" else None,
-                bits,
-                rep=settings.reparameterize,
-                windows=settings.attention_windows,
-            )
-        self.expand = _linear(n_latent, 2 * n_latent, settings)
-        self.contract = _linear(2 * n_latent, n_latent, settings)
+        self.aggregate = linear(n_latent, n_latent, settings)
         self.first_scale = nn.Parameter(torch.full((n_latent,), settings.layer_scale))
         self.second_scale = nn.Parameter(torch.full((n_latent,), settings.layer_scale))
+
+    def fired(self, normed: Tensor) -> Tensor:
+        """What the neighbours see of the normalised membrane ``(n, n_latent)``, in the same shape."""
+        raise NotImplementedError
+
+    def within(self, normed: Tensor) -> Tensor:
+        """What a spot makes of its own normalised membrane, ``(n, n_latent)``."""
+        raise NotImplementedError
+
+    def read(self, normed: Tensor, state: Tensor, n_rows: int) -> Tensor:
+        """What a block of rows reads from the sum of the states of its segment, which has `n_rows`."""
+        raise NotImplementedError
 
     def forward(self, membrane: Tensor, graph: Graph, weight: Tensor, segments: Tensor) -> Tensor:
         """Membrane ``(n, n_latent)`` to membrane."""
@@ -86,11 +87,10 @@ class SpikeLayer(nn.Module):
         return membrane + self._kept(self._within, membrane)
 
     def _around(self, normed: Tensor, graph: Graph, weight: Tensor) -> Tensor:
-        return self.aggregate(graph(self.spike(normed), weight))
+        return self.aggregate(graph(self.fired(normed), weight))
 
     def _within(self, membrane: Tensor) -> Tensor:
-        inner = self.expand(self.second_spike(self.second_norm(membrane)))
-        return self.second_scale * self.contract(self.inner_spike(inner))
+        return self.second_scale * self.within(self.second_norm(membrane))
 
     def _kept(self, part: Callable[..., Tensor], membrane: Tensor, *others: Any) -> Tensor:
         """Outcome of a part, whose inner values are kept for the gradient, or made again where there are many rows."""
@@ -104,20 +104,53 @@ class SpikeLayer(nn.Module):
     def in_blocks(self, membrane: Tensor, graph: Graph, weight: Tensor, segments: Tensor, block_size: int) -> Tensor:
         """The same in evaluation, over blocks of rows: beside a few arrays of all rows, memory O(block_size)."""
         blocks = [slice(i, min(i + block_size, len(membrane))) for i in range(0, len(membrane), block_size)]
-        spikes = torch.cat([self.spike(self.norm(membrane[rows])) for rows in blocks])
+        spikes = torch.cat([self.fired(self.norm(membrane[rows])) for rows in blocks])
         update = torch.cat([self.aggregate(graph.rows(spikes, weight, rows.start, rows.stop)) for rows in blocks])
         if self.attention is not None and self.attention.windows == (None,):
             for first, last in zip(segments[:-1].tolist(), segments[1:].tolist(), strict=True):
                 parts = [slice(i, min(i + block_size, last)) for i in range(first, last, block_size)]
                 state = torch.stack([self.attention.accumulate(self.norm(membrane[rows])) for rows in parts]).sum(0)
                 for rows in parts:
-                    update[rows] += self.attention.read(self.norm(membrane[rows]), state)
+                    update[rows] += self.read(self.norm(membrane[rows]), state, last - first)
         elif self.attention is not None:  # a window can lie across two blocks
             update += self.attention(self.norm(membrane), segments)
         membrane = membrane + self.first_scale * update
         for rows in blocks:
             membrane[rows] += self._within(membrane[rows])
         return membrane
+
+
+class SpikeLayer(MembraneLayer):
+    """A :class:`MembraneLayer` whose neurons are :func:`activation`, without time steps."""
+
+    def __init__(self, settings: SpikeSettings) -> None:
+        super().__init__(settings)
+        n_latent = settings.n_latent
+        self.spike, self.second_spike, self.inner_spike = (activation(settings) for _ in range(3))
+        self.attention = None
+        if settings.attends:
+            self.attention = SpikeAttention(
+                n_latent,
+                settings.n_heads,
+                settings.n_levels if settings.encoder == "spike" else None,
+                settings.bits,
+                rep=settings.reparameterize,
+                windows=settings.attention_windows,
+            )
+        self.expand = linear(n_latent, 2 * n_latent, settings)
+        self.contract = linear(2 * n_latent, n_latent, settings)
+
+    def fired(self, normed: Tensor) -> Tensor:
+        """Spike counts in units of the largest."""
+        return self.spike(normed)
+
+    def within(self, normed: Tensor) -> Tensor:
+        """Two linear maps, neurons before each."""
+        return self.contract(self.inner_spike(self.expand(self.second_spike(normed))))
+
+    def read(self, normed: Tensor, state: Tensor, n_rows: int) -> Tensor:
+        """The state holds the number of rows."""
+        return self.attention.read(normed, state)
 
 
 @contextmanager
@@ -134,7 +167,7 @@ def _still_norms(module: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def _linear(n_in: int, n_out: int, settings: SpikeSettings) -> nn.Module:
+def linear(n_in: int, n_out: int, settings: SpikeSettings) -> nn.Module:
     if settings.reparameterize:
         return RepLinear(n_in, n_out, settings.bits)
     return nn.Sequential(QuantLinear(n_in, n_out, bias=False, bits=settings.bits), nn.BatchNorm1d(n_out))

@@ -54,24 +54,29 @@ class PRAGASpike(AfterTraining):
         ``"inductive"``: scored by the neighbourhoods of both ends, for unseen tissue too; ``"free"``: one value an
         edge; ``"uniform"``: all alike.
     encoder
-        ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer.
+        ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer. ``"spikformer"``: layers
+        of a spiking transformer in their place, with neurons that leak and fire over `n_steps` time steps and the
+        attention of Spikformer, linear in the number of spots; the graph aggregation stays beside it.
     n_layers
         Layers of graph aggregation and attention; 0 leaves the graphs and the fusion. On single slices of some
         thousand spots they earn next to nothing, see :attr:`layer_share`.
     n_heads
         Heads of the attention.
     n_levels
-        Levels of a spike.
+        Levels of a spike; not of ``encoder="spikformer"``, where a neuron fires or does not.
+    n_steps
+        Time steps of ``encoder="spikformer"``, 4 by default.
     use_attention
         Attention over all spots of a slice beside the graph aggregation; a linear encoder has none.
     attention_windows
-        Spatial scales among which the heads are divided: None for the slice, or a number of spots.
+        Spatial scales among which the heads are divided: None for the slice, or a number of spots. Not of
+        ``encoder="spikformer"``, whose heads attend to the slice.
     weight_bits
         Bits of a weight of the layers: 2 to 8, ``"learned"`` for each layer, or ``"float"``.
     bit_budget
         Mean bits of a weight that ``weight_bits="learned"`` may spend.
     reparameterize
-        Two linear maps a layer in training, which :meth:`quantize` folds into one.
+        Two linear maps a layer in training, which :meth:`quantize` folds into one. Not of ``encoder="spikformer"``.
     use_fusion
         Attention over graphs and modalities; without it there are no feature graphs, and modalities weigh the same.
     signal_threshold
@@ -121,7 +126,8 @@ class PRAGASpike(AfterTraining):
     Notes
     -----
     Sources: PRAGA, arXiv 2409.12728, and the code published with it; QSD-Transformer (Qiu et al., 2025) for the
-    spike-driven layers; blind-spot prediction after Noise2Void (Krull et al., 2019).
+    spike-driven layers; Spikformer (Zhou et al., 2023) for ``encoder="spikformer"``; blind-spot prediction after
+    Noise2Void (Krull et al., 2019).
     """
 
     _key = "praga_spike"
@@ -141,6 +147,7 @@ class PRAGASpike(AfterTraining):
         n_layers: int | None = None,
         n_heads: int | None = None,
         n_levels: int | None = None,
+        n_steps: int | None = None,
         use_attention: bool | None = None,
         attention_windows: Sequence[int | None] | None = None,
         weight_bits: WeightBits | None = None,

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from stomics_tools import _validate
 from stomics_tools.model.praga_spike._settings import Optimizer
 
-Encoder = Literal["spike", "relu", "linear"]
+Encoder = Literal["spike", "spikformer", "relu", "linear"]
 Edges = Literal["inductive", "free", "uniform"]
 WeightBits = int | Literal["learned", "float"]
 
@@ -26,6 +26,7 @@ class SpikeSettings:
     n_layers: int = 1
     n_heads: int = 8
     n_levels: int = 5
+    n_steps: int = 4
     use_attention: bool = True
     attention_windows: tuple[int | None, ...] = (None,)
     weight_bits: WeightBits = 4
@@ -53,7 +54,15 @@ class SpikeSettings:
     scheduler: Literal["cosine", "plateau"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_latent", "n_spatial_neighbors", "n_hops", "n_heads", "prototype_every", "max_epochs"):
+        for name in (
+            "n_latent",
+            "n_spatial_neighbors",
+            "n_hops",
+            "n_heads",
+            "n_steps",
+            "prototype_every",
+            "max_epochs",
+        ):
             _validate.check_integer(getattr(self, name), argument=name)
         for name in ("n_feature_neighbors", "n_layers", "prototype_start"):
             _validate.check_integer(getattr(self, name), argument=name, minimum=0)
@@ -75,7 +84,15 @@ class SpikeSettings:
             _validate.check_option(self.weight_bits, [*range(2, 9), "learned", "float"], argument="weight_bits")
         for weight in self.loss_weights:
             _validate.check_number(weight, argument="loss_weights", low=0)
+        self._check_encoder()
         self._check_heads()
+
+    def _check_encoder(self) -> None:
+        """Arguments that another encoder would read must be left as they are."""
+        stepwise = ("n_levels", "attention_windows", "reparameterize")
+        for name in stepwise if self.encoder == "spikformer" else ("n_steps",):
+            if getattr(self, name) != getattr(SpikeSettings, name):
+                raise ValueError(f"`{name}` is not for `encoder={self.encoder!r}`. Leave it out.")
 
     def _check_heads(self) -> None:
         if not self.attends:

@@ -11,7 +11,7 @@ from stomics_tools.model.praga_spike._edges import InductiveEdges
 from stomics_tools.model.praga_spike._layers import FusionAttention
 from stomics_tools.model.praga_spike._spike_module import SpikeModule
 from stomics_tools.model.praga_spike._tissue import Tissue
-from stomics_tools.nn import firing_rates
+from stomics_tools.nn import SpikeAttention, firing_rates
 
 PJ_PER_MAC = 4.6
 PJ_PER_SYNAPTIC_OPERATION = 0.9
@@ -54,18 +54,32 @@ def count_spikes(module: nn.Module, run: Callable[[], object]) -> pd.DataFrame:
 
 
 def driven_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
-    """Multiply-accumulates a spot, in floating point, of the linear maps that each Multispike drives."""
-    n_latent, maps = module.settings.n_latent, {}
-    for i, layer in enumerate(module.layers):
-        maps[f"layers.{i}.spike"] = _degree(tissue, 0) * n_latent
-        maps[f"layers.{i}.second_spike"] = maps[f"layers.{i}.inner_spike"] = 2.0 * n_latent**2
-        if layer.attention is not None:
-            of_state = n_latent // layer.attention.n_heads + 1.0
-            maps[f"layers.{i}.attention.spike"] = 3.0 * n_latent**2
-            for name in ("query_spike", "key_spike"):
-                maps[f"layers.{i}.attention.{name}"] = n_latent * of_state
-            maps[f"layers.{i}.attention.value_spike"] = 1.0 * n_latent
-    return maps
+    """Multiply-accumulates a spot, in floating point, of the linear maps that each layer of neurons drives."""
+    settings = module.settings
+    n_latent, of_head = settings.n_latent, settings.n_latent // settings.n_heads
+    aggregate, perceptron, inputs = _degree(tissue, 0) * n_latent, 2.0 * n_latent**2, 3.0 * n_latent**2
+    if settings.encoder == "spikformer":
+        product = float(n_latent * of_head)
+        of_layer = {"spike": aggregate, "second_spike": perceptron, "mlp.hidden.neuron": perceptron}
+        of_attention = {
+            "spike": inputs,
+            "inner.layers.query.neuron": product,
+            "inner.layers.key.neuron": product,
+            "inner.layers.value.neuron": 0.0,  # what a key fires adds it
+            "inner.attention_neuron": float(n_latent**2),
+        }
+    else:
+        product = n_latent * (of_head + 1.0)
+        of_layer = {"spike": aggregate, "second_spike": perceptron, "inner_spike": perceptron}
+        of_attention = {
+            "spike": inputs,
+            "query_spike": product,
+            "key_spike": product,
+            "value_spike": float(n_latent),
+        }
+    if settings.attends:
+        of_layer |= {f"attention.{name}": macs for name, macs in of_attention.items()}
+    return {f"layers.{i}.{name}": macs for i in range(len(module.layers)) for name, macs in of_layer.items()}
 
 
 def real_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
@@ -84,7 +98,7 @@ def real_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
     }
     for i, layer in enumerate(module.layers):
         maps[f"layers.{i}.aggregate"] = float(n_latent**2)
-        if layer.attention is not None:
+        if isinstance(layer.attention, SpikeAttention):
             maps[f"layers.{i}.attention.project"] = float(n_latent**2)
     return maps
 
@@ -140,8 +154,10 @@ def spike_stats(module: SpikeModule, tissue: Tissue, run: Callable[[], object]) 
         If there are no spikes.
     """
     encoder = module.settings.encoder
-    if encoder != "spike":
-        raise ValueError(f"`encoder={encoder!r}`: there are no spikes to count. Make the model with `encoder='spike'`.")
+    if encoder not in ("spike", "spikformer"):
+        raise ValueError(
+            f"`encoder={encoder!r}`: there are no spikes to count. Make the model with `encoder='spike'` or 'spikformer'."
+        )
     if not len(module.layers):
         raise ValueError("`n_layers=0`: there are no layers, hence no spikes to count.")
     spikes = count_spikes(module, run)
