@@ -71,7 +71,9 @@ class Spikformer(nn.Module):
         Attention of each stage, see :class:`SpikingSelfAttention`.
     n_dims
         Of the coordinates, if positions are told by :class:`SpikingRelativePosition`; None: they are not.
-    mlp_ratio, residual, scale, neuron, bits
+    scale
+        See :class:`SpikingSelfAttention`; 0.125 in the source, whose sets are small.
+    mlp_ratio, residual, neuron, bits
         See :class:`SpikingTransformerBlock`.
 
     Source: Spikformer (Zhou et al., 2023); stages after QKFormer (Zhou et al., 2024). There rows are the patches of an
