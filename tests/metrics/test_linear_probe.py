@@ -43,7 +43,7 @@ def test_a_map_of_the_tissue_is_no_help(tissue: tuple) -> None:
     """Position tells the label of a spot between training spots, and not that of a block held out."""
     xy, _ = tissue
     labels = np.random.default_rng(0).integers(3, size=(6, 6))[(xy[:, 0] // 5).astype(int), (xy[:, 1] // 5).astype(int)]
-    bumps = np.exp(-cdist(xy, xy[::7]) ** 2 / 8)
+    bumps = np.exp(-(cdist(xy, xy[::7]) ** 2) / 8)
     order = np.random.default_rng(1).permutation(900)
     train, test = order[:720], order[720:]
     from sklearn.linear_model import LogisticRegression

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from stomics_tools import _validate
-from stomics_tools.data._log_counts import looks_like_counts
 
 
 def named_columns(matrix: Any, names: Sequence[str] | None, wanted: Sequence[str], *, argument: str, where: str) -> Any:
@@ -41,11 +40,8 @@ def count_scale(counts: Any, total: float, *, argument: str, where: str) -> np.n
     Raises
     ------
     ValueError
-        If these are no counts.
+        If these are no whole counts.
     """
-    values = counts if isinstance(counts, np.ndarray) else counts.data
-    _validate.check_counts(values, argument=argument, where=where)
-    if not looks_like_counts(values):
-        raise ValueError(f"`{argument}`: the model was set up with counts, and `{where}` holds none. Name their layer.")
+    _validate.check_counts(counts, argument=argument, where=where, integer=True)
     sums = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     return np.divide(total, sums, out=np.zeros_like(sums), where=sums > 0).astype(np.float32)

@@ -6,10 +6,14 @@ from typing import Any
 
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._evaluate_expression import evaluate_expression
+from stomics_tools.tl._evaluate_representation import evaluate_representation
 
 __all__ = [
     "compare_models",
     "evaluate_expression",
+    "evaluate_reconstruction",
+    "evaluate_representation",
+    "graphst",
     "impute_expression",
     "masked_diffusion",
     "praga_spike",
@@ -24,6 +28,14 @@ def __getattr__(name: str) -> Any:
         from stomics_tools.tl._compare import compare_models
 
         return compare_models
+    if name == "evaluate_reconstruction":
+        from stomics_tools.tl._evaluate_reconstruction import evaluate_reconstruction
+
+        return evaluate_reconstruction
+    if name == "graphst":
+        from stomics_tools.tl._graphst import graphst
+
+        return graphst
     if name in ("impute_expression", "masked_diffusion", "reconstruct_positions"):
         from stomics_tools.tl import _masked_diffusion
 

@@ -105,7 +105,7 @@ def test_the_two_published_models_differ(spots: Callable[..., Spots]) -> None:
 @pytest.mark.parametrize("tie_weights", [True, False])
 def test_reconstruction_loss_and_gradient(spots: Callable[..., Spots], tie_weights: bool) -> None:
     """Without any array of all genes, what the plain formula gives; dropout is one of its own for the encoder."""
-    settings = GraphSTSettings(n_latent=5, tie_weights=tie_weights, contrast_weight=0.0)
+    settings = GraphSTSettings(n_latent=5, tie_weights=tie_weights, contrast_weight=0.0, n_hops=2)
     inputs = prepare(spots(), settings, dtype=torch.float64)
     module = _module(inputs, settings)
     found = torch.autograd.grad(module.losses(inputs)["train_loss"], list(module.parameters())[: 2 - tie_weights])
@@ -113,7 +113,7 @@ def test_reconstruction_loss_and_gradient(spots: Callable[..., Spots], tie_weigh
     w2 = w1.T if tie_weights else module.decoder.detach().clone().requires_grad_()
     a = torch.zeros(80, 80, dtype=torch.float64)
     a[inputs.spatial[0].row.long(), inputs.spatial[0].col.long()] = inputs.spatial[1]
-    loss = 10 * F.mse_loss(a @ a @ inputs.values @ w1 @ w2, inputs.values)
+    loss = 10 * F.mse_loss(a @ a @ a @ inputs.values @ w1 @ w2, inputs.values)
     torch.testing.assert_close(module.losses(inputs)["train_loss"], loss)
     for gradient, expected in zip(found, torch.autograd.grad(loss, [w1] if tie_weights else [w1, w2]), strict=True):
         torch.testing.assert_close(gradient, expected)

@@ -145,6 +145,9 @@ def test_other_objects_than_anndata() -> None:
         ("preset", "visium"),
         ("n_latent", 0),
         ("n_spatial_neighbors", 0),
+        ("n_hops", 0),
+        ("orient", 2),
+        ("signal_threshold", 1.5),
         ("self_loop", "never"),
         ("contrast", "triplet"),
         ("corruption", "shuffle"),
@@ -180,7 +183,7 @@ def test_spots_without_expression(adata: AnnData) -> None:
     model = _trained(adata)
     other = adata.copy()
     other.X = np.log1p(other.X.toarray())
-    with pytest.raises(ValueError, match="set up with counts"):
+    with pytest.raises(ValueError, match="fractional values where integer counts are needed"):
         model.get_latent_representation(other)
     logged = adata.copy()
     logged.X = np.log1p(logged.X.toarray())

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from stomics_tools.data import Spots, check_batch_sizes, hilbert_order, normalized_adjacency, spatial_knn
+from stomics_tools.data import Spots, check_batch_sizes, hilbert_order, normalized_adjacency, rings, spatial_knn
 from stomics_tools.data._tensors import to_graph
 from stomics_tools.model._order import Ordered
 from stomics_tools.model.graphst._settings import GraphSTSettings
@@ -32,6 +32,8 @@ class Inputs(Ordered):
         The normalised spatial graph.
     readout
         Means over each spot and its neighbours.
+    neighbors
+        The neighbours of each spot, in either direction, without itself.
     segments
         First row of each slice, and the number of rows.
     center, scale
@@ -42,6 +44,7 @@ class Inputs(Ordered):
     size: Tensor
     spatial: tuple[Graph, Tensor]
     readout: tuple[Graph, Tensor]
+    neighbors: Graph
     segments: list[int]
     center: Tensor
     scale: Tensor
@@ -52,8 +55,9 @@ class Inputs(Ordered):
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in ("values", "size", "center", "scale")
         }
+        neighbors = self.neighbors.to(device)
         graphs = {name: tuple(part.to(device) for part in getattr(self, name)) for name in ("spatial", "readout")}
-        return Inputs(order=self.order, segments=self.segments, **moved, **graphs)  # type: ignore[arg-type]
+        return Inputs(order=self.order, segments=self.segments, neighbors=neighbors, **moved, **graphs)  # type: ignore[arg-type]
 
 
 def prepare(
@@ -94,6 +98,7 @@ def prepare(
         size=size / scale.square(),
         spatial=to_graph(adjacency, dtype),
         readout=to_graph(neighborhood_means(edges), dtype),
+        neighbors=to_graph(rings(edges, 1)[0], dtype)[0],
         segments=segments,
         center=center,
         scale=scale,

@@ -27,8 +27,10 @@ _MODALITY = "expression"
 class GraphST(FullGraphModel):
     """Spatial domains from one modality, by a graph auto-encoder and contrast with a corrupted view.
 
-    The expression of every spot is reconstructed from its neighbourhood, ``H = A (A X W1) W2``, while spots are told
-    apart from those of a corrupted slice by whether they fit their neighbourhood. All arrays are sparse or linear in the
+    The expression of every spot is reconstructed from its neighbourhood, ``H = A Z W2`` with ``Z = A^h X W1``, while
+    spots are told apart from those of a corrupted slice by whether they fit their neighbourhood. In the end ``Z`` is
+    turned to the axes along which spots are most like their neighbours, which leaves the noise of single spots out of
+    distances. All arrays are sparse or linear in the
     number of spots, see :class:`~stomics_tools.model.graphst._module.GraphSTModule`.
 
     Parameters
@@ -44,6 +46,8 @@ class GraphST(FullGraphModel):
         Dimensions of the latent representation.
     n_spatial_neighbors
         Nearest spots of the graph.
+    n_hops
+        Steps on the graph, h, over which the latent representation reaches; one in the published models.
     self_loop
         ``"before"`` the normalisation, ``D^-1/2 (A + I) D^-1/2``, or ``"after"`` it, ``D^-1/2 A D^-1/2 + I``.
     normalize_output
@@ -51,6 +55,11 @@ class GraphST(FullGraphModel):
     standardize
         Subtract the mean of each gene within each slice and scale the data as a whole to unit variance. The published
         code takes the values as they are.
+    orient
+        Turn ``Z`` after training: its axes are those of the canonical correlation of a spot with the mean of its
+        neighbours, the highest first, scaled by it. The published code leaves ``Z`` as it is.
+    signal_threshold
+        Least correlation of an axis that is kept; the others are zero.
     dropout
         Share of the expression that is dropped in training.
     tie_weights
@@ -98,9 +107,12 @@ class GraphST(FullGraphModel):
         preset: str | None = None,
         n_latent: int | None = None,
         n_spatial_neighbors: int | None = None,
+        n_hops: int | None = None,
         self_loop: SelfLoop | None = None,
         normalize_output: bool | None = None,
         standardize: bool | None = None,
+        orient: bool | None = None,
+        signal_threshold: float | None = None,
         dropout: float | None = None,
         tie_weights: bool | None = None,
         corruption: Corruption | None = None,
@@ -182,7 +194,7 @@ class GraphST(FullGraphModel):
 
     def train(
         self,
-        max_epochs: int = 600,
+        max_epochs: int | None = None,
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -206,7 +218,7 @@ class GraphST(FullGraphModel):
         Parameters
         ----------
         max_epochs
-            Steps of the optimiser.
+            Steps of the optimiser, by default 200, and 600 for the published models.
         lr, weight_decay
             Of Adam.
         patience
@@ -242,7 +254,7 @@ class GraphST(FullGraphModel):
         _validate.check_number(weight_decay, argument="weight_decay", low=0)
         self._optimizer = {"lr": lr, "weight_decay": weight_decay}
         self._fit(
-            max_epochs=max_epochs,
+            max_epochs=self._settings.max_epochs if max_epochs is None else max_epochs,
             seed=seed,
             patience=patience,
             clip_grad=clip_grad,
@@ -258,7 +270,7 @@ class GraphST(FullGraphModel):
         )
 
     def get_latent_representation(self, adata: AnnData | None = None) -> np.ndarray:
-        """Latent representation ``Z`` of every spot; nothing is written.
+        """Latent representation of every spot; nothing is written.
 
         Parameters
         ----------
@@ -268,7 +280,8 @@ class GraphST(FullGraphModel):
 
         Returns
         -------
-        float32 ``(n_obs, n_latent)``.
+        float32 ``(n_obs, n_latent)``: ``Z``, along its axes with ``orient``, of which those beyond the number with
+        signal are zero.
 
         Raises
         ------
@@ -298,6 +311,21 @@ class GraphST(FullGraphModel):
         inputs, _ = self._inputs(adata)
         return restored(inputs, self.module.reconstruction(inputs))
 
+    def get_expression(self, adata: AnnData | None = None) -> np.ndarray:
+        """Expression that a reconstruction is to be compared with; nothing is written.
+
+        Parameters
+        ----------
+        adata
+            As for :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_genes)``, columns as :attr:`genes`: the values of setup, or the logarithm of counts.
+        """
+        (modality,) = self._read(adata).modalities.values()
+        return modality.values
+
     @property
     def genes(self) -> list[str]:
         """Names of the genes that the model learns from."""
@@ -322,8 +350,9 @@ class GraphST(FullGraphModel):
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, **self._optimizer)
 
-    def _finish(self, module: nn.Module, inputs: Any) -> None:
-        """Nothing is left to do after training."""
+    def _finish(self, module: GraphSTModule, inputs: Inputs) -> None:  # type: ignore[override]
+        if self._settings.orient:
+            module.orient(inputs)
 
     def _outputs(self, inputs: Inputs, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
         return Outputs(latent=self.module.latent(inputs), graphs={"spatial": [inputs.spatial]})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stomics_tools.model._canonical import canonical_axes, covariance, neighbor_means
 from stomics_tools.model.graphst._contrast import Discriminator, contrast_loss
 from stomics_tools.model.graphst._inputs import Inputs
 from stomics_tools.model.graphst._settings import GraphSTSettings
@@ -14,11 +15,11 @@ from stomics_tools.model.graphst._settings import GraphSTSettings
 class GraphSTModule(nn.Module):
     """A linear auto-encoder between two steps on a graph, and contrast with a corrupted view.
 
-    ``Z = A X W1``, reconstruction ``H = A Z W2``, spots ``e = ReLU(Z)``, neighbourhoods
+    ``Z = A^h X W1`` with h = `n_hops`, reconstruction ``H = A Z W2``, spots ``e = ReLU(Z)``, neighbourhoods
     ``g = sigmoid(e' / |e'|)`` with ``e'`` the mean of ``e`` over a spot and its neighbours. The expression ``X`` enters
     products with ``W1`` and ``W2^T`` alone:
 
-    - ``A X W1 = A (X W1)``, and a permutation of the rows of ``X`` is one of the rows of ``X W1``;
+    - ``A^h X W1 = A^h (X W1)``, and a permutation of the rows of ``X`` is one of the rows of ``X W1``;
     - ``|X - S W2|^2 = |X|^2 - 2 <X W2^T, S> + <S^T S, W2 W2^T>`` with ``S = A Z``,
 
     so that a step takes two products of ``(n_obs, n_genes)`` with ``2 n_latent`` columns and makes no other array of that
@@ -36,12 +37,14 @@ class GraphSTModule(nn.Module):
 
     center: Tensor
     scale: Tensor
+    axes: Tensor
 
     def __init__(self, center: Tensor, scale: Tensor, settings: GraphSTSettings) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
+        self.register_buffer("axes", torch.eye(settings.n_latent))
         n_genes, n_latent = len(center), settings.n_latent
         self.encoder = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_genes, n_latent)))
         self.decoder = None
@@ -56,11 +59,11 @@ class GraphSTModule(nn.Module):
 
     def losses(self, inputs: Inputs) -> dict[str, Tensor]:
         """Losses of one training step."""
-        s, graph = self.settings, inputs.spatial
+        s = self.settings
         encoded, against = self._products(inputs.values)
         corrupted = self._corrupted(inputs, encoded)
-        latent, corrupted = graph[0](torch.cat([encoded, corrupted], 1), graph[1]).chunk(2, dim=1)
-        smooth = graph[0](latent, graph[1])
+        latent, corrupted = self._aggregated(inputs, torch.cat([encoded, corrupted], 1)).chunk(2, dim=1)
+        smooth = inputs.spatial[0](latent, inputs.spatial[1])
         weights = self.output
         error = ((smooth.T @ smooth) * (weights @ weights.T)).sum() - 2 * (against * smooth).sum()
         reconstruction = inputs.size + error / inputs.values.numel()
@@ -75,6 +78,12 @@ class GraphSTModule(nn.Module):
             "reconstruction_loss": reconstruction,
             "contrast_loss": contrast,
         }
+
+    def _aggregated(self, inputs: Inputs, x: Tensor) -> Tensor:
+        """``A^h x``."""
+        for _ in range(self.settings.n_hops):
+            x = inputs.spatial[0](x, inputs.spatial[1])
+        return x
 
     def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``X W1`` (of ``X`` after dropout) and ``X W2^T``, ``(n_obs, n_latent)`` each."""
@@ -105,14 +114,29 @@ class GraphSTModule(nn.Module):
         return encoded + s.corruption_rate * noise @ (basis.T @ self.encoder)
 
     @torch.no_grad()
+    def orient(self, inputs: Inputs) -> None:
+        """After training: turn the latent representation to the axes along which spots are most like their neighbours.
+
+        Axes are scaled by that correlation, and zero where it is below the threshold: there is noise of single spots only.
+        """
+        encoded = inputs.values @ self.encoder
+        encoded -= encoded.mean(0)
+        common = covariance(encoded, neighbor_means(inputs.neighbors, encoded))
+        correlation, basis, _ = canonical_axes(covariance(encoded, encoded), (common + common.T) / 2)
+        n_kept = max(2, int((correlation > self.settings.signal_threshold).sum()))
+        self.axes.zero_()
+        kept = (basis * correlation)[:, :n_kept]
+        self.axes[:, : kept.shape[1]] = kept
+
+    @torch.no_grad()
     def latent(self, inputs: Inputs) -> Tensor:
-        """``Z``, ``(n_obs, n_latent)``."""
-        return inputs.spatial[0](inputs.values @ self.encoder, inputs.spatial[1])
+        """``Z``, along the axes of :meth:`orient` if there are any, ``(n_obs, n_latent)``."""
+        return self._aggregated(inputs, inputs.values @ (self.encoder @ self.axes))
 
     @torch.no_grad()
     def reconstruction(self, inputs: Inputs) -> Tensor:
         """``H``, ``(n_obs, n_genes)``, in the units of the data."""
-        smooth = inputs.spatial[0](self.latent(inputs), inputs.spatial[1])
+        smooth = inputs.spatial[0](self._aggregated(inputs, inputs.values @ self.encoder), inputs.spatial[1])
         result = smooth @ self.output
         if self.settings.normalize_output:
             return F.normalize(result, dim=1)

@@ -9,12 +9,11 @@ import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
+from stomics_tools.model._canonical import canonical_axes, covariance, neighbor_means
 from stomics_tools.model.praga_spike._tissue import Tissue
-from stomics_tools.nn import Graph
 
 _MAX_FEATURES = 256
 _N_COMPONENTS = 100
-_RIDGE = 1e-6
 
 
 @dataclass
@@ -48,9 +47,9 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     """
     values = [_reduced(x) for x in tissue.values]
     x = torch.cat([part for part, _ in values], dim=1)
-    first = _ring_mean(tissue.rings[0], x)
-    spread, common = _product(x, x), _product(x, first)
-    lam, basis, inverse = _canonical(spread, (common + common.T) / 2)
+    first = neighbor_means(tissue.rings[0], x)
+    spread, common = covariance(x, x), covariance(x, first)
+    lam, basis, inverse = canonical_axes(spread, (common + common.T) / 2)
     n_kept = min(n_latent, max(2, int((lam > threshold).sum())))
     basis, inverse = basis[:, :n_kept], inverse[:n_kept]
 
@@ -59,11 +58,11 @@ def find_signal(tissue: Tissue, n_latent: int, threshold: float) -> Signal:
     outer = [block @ b.T for (_, b), block in zip(values, inverse.to(x).split(sizes, dim=1), strict=True)]
     each = [v @ w for v, w in zip(tissue.values, inner, strict=True)]
     y = torch.stack(each).sum(0)
-    around = [[_ring_mean(ring, part) for ring in tissue.rings] for part in each]
+    around = [[neighbor_means(ring, part) for ring in tissue.rings] for part in each]
     hops = _regression(y, [ring for rings in around for ring in rings]).view(len(each), len(tissue.rings), -1)
     alike = x.new_zeros(len(each), n_kept)
     if tissue.alike:
-        alike = _regression(y, [_ring_mean(graph, part) for graph, part in zip(tissue.alike, each, strict=True)])
+        alike = _regression(y, [neighbor_means(graph, part) for graph, part in zip(tissue.alike, each, strict=True)])
 
     return Signal(encoders=inner, decoders=outer, hops=hops, alike=alike)
 
@@ -72,7 +71,7 @@ def own_noise(y: Tensor, tissue: Tissue, whole: Tensor) -> Tensor:
     """:func:`noise_variance` of the directions ``(n_obs, d)`` among the spots that are `whole`, 1 or 0 ``(n_obs, 1)``."""
     y, covariances = y * whole, []
     for ring in tissue.rings:
-        sums = _ring_mean(ring, torch.cat([y, whole], dim=1))
+        sums = neighbor_means(ring, torch.cat([y, whole], dim=1))
         covariances.append(_mean_product(y, sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)))
     share = whole.double().mean().clamp(min=1e-9)
     variance = _mean_product(y, y) / share
@@ -112,36 +111,13 @@ def _reduced(x: Tensor) -> tuple[Tensor, Tensor]:
     n_features = x.shape[1]
     if n_features <= _MAX_FEATURES:
         return x, torch.eye(n_features, dtype=x.dtype, device=x.device)
-    covariance = _product(x, x).cpu().numpy()
-    _, vectors = eigsh(covariance, k=_N_COMPONENTS, v0=np.ones(n_features))
+    _, vectors = eigsh(covariance(x, x).cpu().numpy(), k=_N_COMPONENTS, v0=np.ones(n_features))
     basis = torch.from_numpy(vectors[:, ::-1].copy()).to(x)
     return x @ basis, basis
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    return (x.T @ y).double() / len(x)
-
-
 def _mean_product(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).double().mean(0)
-
-
-def _ring_mean(graph: Graph, x: Tensor) -> Tensor:
-    weight = torch.ones(graph.n_edges, dtype=x.dtype, device=x.device)
-    return graph(x, weight) / graph.row_sum(weight).clamp(min=1)[:, None]
-
-
-def _canonical(spread: Tensor, common: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues (descending), vectors as columns ``(F, r)`` and their inverse ``(r, F)`` of ``G b = l S b``."""
-    size, axes = torch.linalg.eigh(spread)
-    kept = size > _RIDGE * size[-1]
-    size, axes = size[kept].sqrt(), axes[:, kept]
-    whiten = axes / size
-    lam, turn = torch.linalg.eigh(whiten.T @ common @ whiten)
-    lam, turn = lam.flip(0), turn.flip(1)
-    basis = whiten @ turn
-    sign = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    return lam, basis * sign, (axes * size @ turn * sign).T
 
 
 def _regression(y: Tensor, predictors: list[Tensor]) -> Tensor:

@@ -1,0 +1,84 @@
+"""Representations judged by what a linear classifier finds in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from stomics_tools import _keys, _validate
+from stomics_tools.data._lookup import representation
+from stomics_tools.metrics import linear_probe
+
+
+def evaluate_representation(
+    adata: AnnData | MuData,
+    label_key: str,
+    *,
+    use_rep: str | Sequence[str],
+    spatial_key: str = _keys.SPATIAL,
+    batch_key: str | None = None,
+    n_folds: int = 5,
+    n_blocks: int = 20,
+    margin: float = 3.0,
+    seeds: int | Sequence[int] = 1,
+) -> pd.DataFrame:
+    """Predict labels from frozen representations, blocks of tissue held out; nothing is written.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    label_key
+        ``obs`` column of the labels; spots without one are left out.
+    use_rep
+        ``obsm`` keys of the representations.
+    spatial_key
+        ``obsm`` key of the coordinates.
+    batch_key
+        ``obs`` column of the slices.
+    n_folds, n_blocks, margin
+        See :func:`~stomics_tools.metrics.linear_probe`.
+    seeds
+        Of blocks and folds: the seeds, or how many.
+
+    Returns
+    -------
+    One row a representation and seed: ``use_rep``, ``seed`` and the scores of
+    :func:`~stomics_tools.metrics.linear_probe`.
+
+    Raises
+    ------
+    KeyError
+        If a key is not there; the message lists those that are.
+    ValueError
+        If what lies there cannot be used.
+    """
+    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    _validate.check_key(label_key, adata.obs, argument="label_key", where="adata.obs")
+    _validate.check_key(spatial_key, adata.obsm.keys(), argument="spatial_key", where="adata.obsm")
+    batch = None
+    if batch_key is not None:
+        _validate.check_key(batch_key, adata.obs, argument="batch_key", where="adata.obs")
+        batch, _ = _validate.check_categories(
+            adata.obs[batch_key], argument="batch_key", where=f"adata.obs[{batch_key!r}]"
+        )
+    values = {key: representation(adata, key) for key in keys}
+    labels = adata.obs[label_key].astype(object).to_numpy()
+    rows = []
+    for key, z in values.items():
+        for seed in _validate.check_seeds(seeds):
+            scores = linear_probe(
+                z,
+                labels,
+                adata.obsm[spatial_key],
+                batch=batch,
+                n_folds=n_folds,
+                n_blocks=n_blocks,
+                margin=margin,
+                seed=seed,
+            )
+            rows.append({"use_rep": key, "seed": seed, **scores})
+    return pd.DataFrame(rows)
