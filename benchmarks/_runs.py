@@ -17,7 +17,7 @@ from typing import Any
 
 KEYS = ("dataset", "method", "seed")
 MEASURED = ("seconds", "peak_mib", "error", "versions", "date")
-PACKAGES = ("stomics-tools", "torch", "numpy", "scipy", "scikit-learn", "scanpy", "SpatialGlue")
+PACKAGES = ("stomics-tools", "torch", "numpy", "scipy", "scikit-learn", "scanpy", "SpatialGlue", "GraphST")
 
 
 class Runs:

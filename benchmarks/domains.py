@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import _graphst
 import _hops
 import _spatialglue
 import dense_praga
@@ -77,6 +78,7 @@ class Method:
 
 PAIRED = tuple(name for name, source in SLICES.items() if source.paired)
 PUBLISHED_PAIRS = ("r1", "r2")
+RNA = tuple(name for name, source in SLICES.items() if not source.paired and "rna" in source.files)  # type: ignore[union-attr]
 
 METHODS = {
     **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline") for n in range(4)},
@@ -90,6 +92,15 @@ METHODS = {
         partial(praga, preset="praga", data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS
     ),
     "dense_spots": Method(partial(dense, data_type="spots"), "published", data=PUBLISHED_PAIRS),
+    "graphst": Method(_graphst.latent, "default", seeds=5, data=RNA),
+    **{
+        f"graphst_{form}": Method(partial(_graphst.preset, form=form), "default", 5, RNA)
+        for form in ("dense", "sparse")
+    },
+    **{
+        f"released_{form}": Method(partial(_graphst.released, form=form), "default", 1, RNA)
+        for form in ("dense", "sparse")
+    },
     "dense_simulation": Method(partial(dense, data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS),
 }
 
@@ -146,6 +157,9 @@ def main() -> None:
     if "spatialglue" in arguments.methods and not _spatialglue.installed():
         print("spatialglue: not installed: pip install SpatialGlue")
         arguments.methods.remove("spatialglue")
+    if not _graphst.installed():
+        print("released_*: not installed: pip install GraphST POT")
+        arguments.methods = [label for label in arguments.methods if not label.startswith("released_")]
     quiet()
 
     results = Runs(arguments.out, RESULT_COLUMNS)

@@ -83,6 +83,7 @@ def embedding(
         sc.pp.neighbors(own, n_neighbors, use_rep=use_rep, random_state=seed)
         sc.tl.umap(own, random_state=seed)
     else:
-        sc.tl.tsne(own, use_rep=use_rep, perplexity=n_neighbors, random_state=seed)
+        rate = max(len(z) / 48, 50)  # of scikit-learn; scanpy's of 1,000 scatters few spots
+        sc.tl.tsne(own, use_rep=use_rep, perplexity=n_neighbors, learning_rate=rate, random_state=seed)
     drawn = sc.pl.embedding(own, f"X_{method}", color=color, title=title or color, ax=ax, show=False, **kwargs)
     return finish([drawn], show=show, return_fig=return_fig)

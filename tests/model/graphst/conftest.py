@@ -20,7 +20,7 @@ def make_slice(n_obs: int = 144, seed: int = 0, n_genes: int = N_GENES) -> AnnDa
     side = int(np.ceil(n_obs**0.5))
     xy = np.stack(np.unravel_index(np.arange(n_obs), (side, side)), axis=1) * 100.0
     domain = (xy[:, 0] >= side * 50).astype(int) + 2 * (xy[:, 1] >= side * 50)
-    rate = np.where(np.arange(n_genes) % 5 == domain[:, None], 12.0, 4.0)
+    rate = np.where(np.arange(n_genes) % 5 == domain[:, None], 7.5, 4.0)
     counts = rng.poisson(rate * rng.uniform(0.5, 1.5, (n_obs, 1))).astype(np.float32)
     counts[0, 0] = 40
     adata = AnnData(

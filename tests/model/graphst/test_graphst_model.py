@@ -125,7 +125,7 @@ def test_it_learns(adata: AnnData) -> None:
         adjusted_rand_score(adata.obs["domain"], GaussianMixture(4, n_init=5, random_state=0).fit_predict(x))
         for x in (adata.obsm["X_graphst"], PCA(8).fit_transform(model.get_expression()))
     )
-    assert found > max(alone, 0.6)
+    assert found > max(alone + 0.2, 0.6)
 
 
 def test_same_seed_same_bits_and_no_global_state_touched(adata: AnnData) -> None:
