@@ -42,7 +42,8 @@ def fit(
 
     Torch's generators are seeded for the call and given back as they were. ``accelerator="auto"`` is a GPU by CUDA
     where there is one, else the CPU (never MPS: asked for by name only, as in scvi-tools). `patience` stops when the
-    training loss has not fallen for so many epochs. Other arguments go to :class:`lightning.pytorch.Trainer`.
+    training loss has not fallen for so many epochs. Several devices each run the calling script (Lightning's ``"ddp"``,
+    for batches; a plan on all spots does the same work on each). Other arguments go to :class:`lightning.pytorch.Trainer`.
     """
     keep = History(history)
     every: list[pl.Callback] = [*callbacks, keep]
@@ -52,6 +53,9 @@ def fit(
         every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
     if enable_progress_bar:
         every.append(EpochProgress())
+    if devices not in ("auto", 1, "1") and not (isinstance(devices, list) and len(devices) == 1):
+        # Not every step uses all weights: a scale may be dropped, a loss be off.
+        trainer_kwargs.setdefault("strategy", "ddp_find_unused_parameters_true")
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     if ckpt_path is not None and Path(ckpt_path).is_dir():

@@ -147,7 +147,6 @@ def test_other_objects_than_anndata() -> None:
         ("n_spatial_neighbors", 0),
         ("n_hops", 0),
         ("orient", 2),
-        ("signal_threshold", 1.5),
         ("self_loop", "never"),
         ("contrast", "triplet"),
         ("corruption", "shuffle"),

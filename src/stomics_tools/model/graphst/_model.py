@@ -28,9 +28,8 @@ class GraphST(FullGraphModel):
     """Spatial domains from one modality, by a graph auto-encoder and contrast with a corrupted view.
 
     The expression of every spot is reconstructed from its neighbourhood, ``H = A Z W2`` with ``Z = A^h X W1``, while
-    spots are told apart from those of a corrupted slice by whether they fit their neighbourhood. In the end ``Z`` is
-    turned to the axes along which spots are most like their neighbours, which leaves the noise of single spots out of
-    distances. All arrays are sparse or linear in the
+    spots are told apart from those of a corrupted slice by whether they fit their neighbourhood. In the end the noise of
+    single spots is taken out of the distances of ``Z`` (`orient`). All arrays are sparse or linear in the
     number of spots, see :class:`~stomics_tools.model.graphst._module.GraphSTModule`.
 
     Parameters
@@ -56,10 +55,8 @@ class GraphST(FullGraphModel):
         Subtract the mean of each gene within each slice and scale the data as a whole to unit variance. The published
         code takes the values as they are.
     orient
-        Turn ``Z`` after training: its axes are those of the canonical correlation of a spot with the mean of its
-        neighbours, the highest first, scaled by it. The published code leaves ``Z`` as it is.
-    signal_threshold
-        Least correlation of an axis that is kept; the others are zero.
+        After training, distances of ``Z`` become those of what it tells of expression, less the noise of single spots, and
+        its columns principal components, see :doc:`/methods/graphst`. The published code leaves ``Z`` as it is.
     dropout
         Share of the expression that is dropped in training.
     tie_weights
@@ -112,7 +109,6 @@ class GraphST(FullGraphModel):
         normalize_output: bool | None = None,
         standardize: bool | None = None,
         orient: bool | None = None,
-        signal_threshold: float | None = None,
         dropout: float | None = None,
         tie_weights: bool | None = None,
         corruption: Corruption | None = None,
@@ -280,8 +276,7 @@ class GraphST(FullGraphModel):
 
         Returns
         -------
-        float32 ``(n_obs, n_latent)``: ``Z``, along its axes with ``orient``, of which those beyond the number with
-        signal are zero.
+        float32 ``(n_obs, n_latent)``: ``Z``, with ``orient`` in its coordinates.
 
         Raises
         ------

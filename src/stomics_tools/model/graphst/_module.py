@@ -115,18 +115,23 @@ class GraphSTModule(nn.Module):
 
     @torch.no_grad()
     def orient(self, inputs: Inputs) -> None:
-        """After training: turn the latent representation to the axes along which spots are most like their neighbours.
+        """After training: give the latent representation the distances of what it tells of expression beside noise.
 
-        Axes are scaled by that correlation, and zero where it is below the threshold: there is noise of single spots only.
+        ``X W1``, in coordinates in which the rows of ``W2`` are orthonormal, is replaced by its least-squares prediction of
+        the mean over the neighbours, ``S^-1 G`` with the covariance S of spots and G of spots and neighbours: a direction
+        in which spots are no more like their neighbours than like others is noise of single spots, and vanishes. Columns
+        are those of principal components, the largest variance first.
         """
-        encoded = inputs.values @ self.encoder
+        inner = torch.linalg.qr(self.output.T).R.T
+        encoded = inputs.values @ self.encoder @ inner
         encoded -= encoded.mean(0)
         common = covariance(encoded, neighbor_means(inputs.neighbors, encoded))
-        correlation, basis, _ = canonical_axes(covariance(encoded, encoded), (common + common.T) / 2)
-        n_kept = max(2, int((correlation > self.settings.signal_threshold).sum()))
+        spread = covariance(encoded, encoded)
+        likeness, basis, inverse = canonical_axes(spread, (common + common.T) / 2)
+        smooth = basis * likeness.clamp(min=0) @ inverse
+        principal = torch.linalg.eigh(smooth.T @ spread @ smooth).eigenvectors.flip(1)
         self.axes.zero_()
-        kept = (basis * correlation)[:, :n_kept]
-        self.axes[:, : kept.shape[1]] = kept
+        self.axes[:, : inner.shape[1]] = inner @ (smooth @ principal).to(inner)
 
     @torch.no_grad()
     def latent(self, inputs: Inputs) -> Tensor:

@@ -23,7 +23,6 @@ class GraphSTSettings:
     normalize_output: bool = False
     standardize: bool = True
     orient: bool = True
-    signal_threshold: float = 0.1
     dropout: float = 0.0
     tie_weights: bool = False
     corruption: Corruption = "permutation"
@@ -32,7 +31,7 @@ class GraphSTSettings:
     temperature: float = 0.07
     n_negatives: int = 16
     reconstruction_weight: float = 10.0
-    contrast_weight: float = 1.0
+    contrast_weight: float = 0.1
     max_epochs: int = 200
 
     def __post_init__(self) -> None:
@@ -47,7 +46,6 @@ class GraphSTSettings:
             _validate.check_number(getattr(self, name), argument=name, low=0)
         if self.reconstruction_weight == self.contrast_weight == 0:
             raise ValueError("`reconstruction_weight` and `contrast_weight` are both 0: nothing would be learned.")
-        _validate.check_number(self.signal_threshold, argument="signal_threshold", low=0, high=1)
         _validate.check_number(self.temperature, argument="temperature", low=0, open_low=True)
         _validate.check_number(self.dropout, argument="dropout", low=0, high=0.99)
         high = 1.0 if self.corruption == "masking" else float("inf")
@@ -55,7 +53,13 @@ class GraphSTSettings:
 
 
 _PUBLISHED = GraphSTSettings(
-    n_spatial_neighbors=3, n_hops=1, self_loop="after", standardize=False, orient=False, max_epochs=600
+    n_spatial_neighbors=3,
+    n_hops=1,
+    self_loop="after",
+    standardize=False,
+    orient=False,
+    contrast_weight=1.0,
+    max_epochs=600,
 )
 
 # Source: the code published with GraphST (Long et al., Nature Communications 2023): "dense" is what it makes of Visium,
