@@ -51,7 +51,7 @@ class MaskedDiffusionModule(nn.Module):
     """All networks of :class:`~stomics_tools.model.MaskedDiffusion`.
 
     What a cell's own genes say of its position (where cells alike lie, and a regression), what its given genes say of
-    the others (probabilistic principal components), and what its neighbours say of its expression (ridge regression)
+    its latent expression (probabilistic principal components), and what its neighbours say of its expression (ridge regression)
     are normal distributions and mixtures of them, whose posteriors given the noised values are in closed form. The
     transformer corrects these: it begins as zero, hence the diffusion as that of independent cells, and counts as much
     as it helps cells that it was not trained on.

@@ -152,7 +152,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         adata, n_steps, landmarks, sampler, seed
             See :meth:`sample`.
         n_samples
-            Draws for the scatter.
+            Draws for the scatter, at temperature 1: it is the doubt of the model, not the scatter of layouts.
         """
         self._check_mode("expr_to_pos")
         _validate.check_integer(n_samples, argument="n_samples")
