@@ -53,11 +53,11 @@ def scores(dataset: str, model: MaskedDiffusion, arguments: dict[str, Any], seed
     }
 
 
-def run(out: Path, dataset: str, arm: str, seed: int) -> None:
+def run(out: Path, dataset: str, arm: str, seed: int, models: Path | None) -> None:
     runs, arguments = Runs(out, COLUMNS), ARMS[arm]
 
     def evaluate() -> dict[str, float]:
-        model = trained(dataset, seed, None, arguments)
+        model = trained(dataset, seed, models if arm == "default" else None, arguments)
         if arm == "default" and not runs.has(dataset, "closed form alone", seed):
             share = model.module.share.clone()
             model.module.share.zero_()
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=[arm for arm in ARMS if arm != "closed form alone"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", type=Path, help="folder where positions.py has kept the models of the defaults")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -81,7 +82,7 @@ def main() -> None:
         for dataset in arguments.data:
             for arm in arguments.arms:
                 if not runs.has(dataset, arm, seed):
-                    in_a_process(run, arguments.out, dataset, arm, seed)
+                    in_a_process(run, arguments.out, dataset, arm, seed, arguments.models)
     print_tables(arguments.out, COLUMNS)
 
 

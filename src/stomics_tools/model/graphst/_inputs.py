@@ -87,7 +87,7 @@ def prepare(
         for first, last in zip(segments[:-1], segments[1:], strict=True):
             x[first:last] -= x[first:last].mean(0)
     size = _mean_square(x)
-    scale = size.sqrt() if settings.standardize else size.new_ones(())
+    scale = size.sqrt().clamp(min=1e-6) if settings.standardize else size.new_ones(())
     if moments is not None:
         center, scale = (moment.to(x) for moment in moments)
     x /= scale
