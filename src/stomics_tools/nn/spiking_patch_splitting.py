@@ -49,8 +49,8 @@ class SpikingPatchSplitting(nn.Module):
     bits
         Bits of the weights, as of :class:`QuantLinear`.
 
-    Source: spiking patch splitting of Spikformer (Zhou et al., 2023) without its position encoding, for which there is
-    :class:`SpikingRelativePosition`.
+    Source: spiking patch splitting of Spikformer (Zhou et al., 2023). Its position encoding is
+    left to :class:`SpikingRelativePosition`.
     """
 
     def __init__(
