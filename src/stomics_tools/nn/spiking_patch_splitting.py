@@ -49,8 +49,10 @@ class SpikingPatchSplitting(nn.Module):
     bits
         Bits of the weights, as of :class:`QuantLinear`.
 
-    Source: spiking patch splitting of Spikformer (Zhou et al., 2023). Its position encoding is
-    left to :class:`SpikingRelativePosition`.
+    Notes
+    -----
+    Source: spiking patch splitting of Spikformer (Zhou et al., 2023) without its position encoding, for which there is
+    :class:`SpikingRelativePosition`.
     """
 
     def __init__(
