@@ -96,7 +96,9 @@ def test_reconstructions_of_blocks_held_out(adata: AnnData) -> None:
     assert (means["variance"] == means["variance"].iloc[0]).all()
     plain = {"plain": {**models["not"], "standardize": False}}  # which knows no means
     found = tl.evaluate_reconstruction(adata, plain, spatial_key="xy", n_folds=2, n_blocks=8)
-    assert found["variance"].tolist() == table.loc[(table["model"] == "not") & (table["seed"] == 0), "variance"].tolist()
+    assert (
+        found["variance"].tolist() == table.loc[(table["model"] == "not") & (table["seed"] == 0), "variance"].tolist()
+    )
     assert set(adata.obsm) == set(before.obsm)
     assert not adata.uns
     with pytest.raises(ValueError, match="1 blocks for 5 folds"):
