@@ -79,7 +79,7 @@ def measure_released(form: str, n_obs: int, epochs: int) -> dict[str, float]:
     start = time.perf_counter()
     model = _graphst.release(adata, 0, 1, form)
     ticks = []
-    # One epoch in two calls of three: what a call does once is left out.
+    # The difference of two calls, so that what a call does once is left out.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         for n in (1, 1 + epochs):
             model.epochs = n
