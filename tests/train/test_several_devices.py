@@ -21,16 +21,30 @@ adata = st.datasets.simulate_histology(seed=0)[::20].copy()
 st.model.VARST.setup_anndata(adata, "X_image", patient_key="patient", section_key="section")
 model = st.model.VARST(adata, size="tiny", scales=(1, 4))
 sizes = {"max_epochs": 2, "batch_size": 16}
-model.train(stage1=sizes, stage2=sizes, accelerator="cpu", devices=2, enable_progress_bar=False, key_added=None)
-state = model.module.state_dict()
-total = sum(value.double().sum().item() for value in state.values() if value.is_floating_point())
-steps = torch.distributed.get_world_size()
-name = os.environ["LOCAL_RANK"] + ".npz"
-np.savez(name, total=total, world=steps, prediction=model.predict(adata))
+quiet = {"enable_progress_bar": False, "key_added": None}
+model.train(stage1=sizes, stage2=sizes, accelerator="cpu", devices=2, **quiet)
+
+cells = st.datasets.simulate_sections(seed=0)[::20].copy()
+st.model.MaskedDiffusion.setup_anndata(cells, batch_key="section")
+diffusion = st.model.MaskedDiffusion(cells, width=16, n_heads=2, n_layers=1, n_hidden=16, n_window=64)
+diffusion.train(2, accelerator="cpu", devices=2, **quiet)
+
+
+def total(module):
+    return sum(value.double().sum().item() for value in module.state_dict().values() if value.is_floating_point())
+
+
+np.savez(
+    os.environ["LOCAL_RANK"] + ".npz",
+    total=[total(model.module), total(diffusion.module)],
+    world=torch.distributed.get_world_size(),
+    prediction=model.predict(adata),
+    latent=diffusion.get_latent_representation(),
+)
 """
 
 
-def test_two_processes_end_with_the_same_model(tmp_path: Path) -> None:
+def test_two_processes_end_with_the_same_models(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("LOCAL_RANK", None)
@@ -40,6 +54,6 @@ def test_two_processes_end_with_the_same_model(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     assert first["world"] == second["world"] == 2
-    assert first["total"] == second["total"]
-    np.testing.assert_array_equal(first["prediction"], second["prediction"])
-    assert np.isfinite(first["prediction"]).all()
+    for name in ("total", "prediction", "latent"):
+        np.testing.assert_array_equal(first[name], second[name])
+        assert np.isfinite(first[name]).all(), name

@@ -10,9 +10,11 @@ from stomics_tools.datasets._public import human_lymph_node, mouse_brain, mouse_
 from stomics_tools.datasets._read import read_slice
 from stomics_tools.datasets._simulate import simulate_multiomics
 from stomics_tools.datasets._simulate_sections import simulate_sections
+from stomics_tools.datasets._spatialdata import from_spatialdata
 
 __all__ = [
     "Modality",
+    "from_spatialdata",
     "her2st",
     "hest",
     "human_lymph_node",

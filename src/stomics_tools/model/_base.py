@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch import nn
 
 from stomics_tools import __version__, _validate
 from stomics_tools.model._files import read_model, write_model
-from stomics_tools.train import history_tables
+from stomics_tools.train import follow_verbosity, history_tables, seed_or_default
+
+follow_verbosity(logging.getLogger("stomics_tools"))
 
 
 class SpatialModel(BaseModelClass):
@@ -85,13 +88,14 @@ class SpatialModel(BaseModelClass):
             raise RuntimeError(f"This {type(self).__name__} is not trained. Call `model.train()` first.")
 
     @staticmethod
-    def _check_training(max_epochs: int, seed: int, patience: int | None, clip_grad: float | None) -> None:
+    def _check_training(max_epochs: int, seed: int | None, patience: int | None, clip_grad: float | None) -> int:
+        """Check what all trainings share, and return the seed to use."""
         _validate.check_integer(max_epochs, argument="max_epochs")
-        _validate.check_integer(seed, argument="seed", minimum=0)
         if patience is not None:
             _validate.check_integer(patience, argument="patience")
         if clip_grad is not None:
             _validate.check_number(clip_grad, argument="clip_grad", low=0, open_low=True)
+        return _validate.check_integer(seed_or_default(seed), argument="seed", minimum=0)
 
     @staticmethod
     def _check_resumable(saved: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

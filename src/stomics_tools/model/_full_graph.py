@@ -90,7 +90,7 @@ class FullGraphModel(SpatialModel):
         self,
         *,
         max_epochs: int,
-        seed: int,
+        seed: int | None,
         patience: int | None,
         clip_grad: float | None,
         scheduler: Scheduler | None,
@@ -100,7 +100,7 @@ class FullGraphModel(SpatialModel):
         **fit_kwargs: Any,
     ) -> None:
         """Train, then write the results into the object of setup."""
-        self._check_training(max_epochs, seed, patience, clip_grad)
+        seed = self._check_training(max_epochs, seed, patience, clip_grad)
         _validate.check_option(scheduler, [None, "cosine", "plateau"], argument="scheduler")
         spots = self._read(None)
         fingerprint = spots.fingerprint()

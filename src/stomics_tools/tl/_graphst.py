@@ -23,7 +23,7 @@ def graphst(
     preset: str | None = None,
     n_latent: int | None = None,
     max_epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     key_added: str = "graphst",
     copy: bool = False,
@@ -52,7 +52,7 @@ def graphst(
     max_epochs
         Steps of the optimiser, by default those of :meth:`~stomics_tools.model.GraphST.train`.
     seed
-        Of weights and training.
+        Of weights and training, by default that of ``scvi.settings`` or 0.
     train_kwargs
         Further arguments of :meth:`~stomics_tools.model.GraphST.train`.
     key_added

@@ -25,7 +25,7 @@ def masked_diffusion(
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     max_epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     key_added: str = "masked_diffusion",
     copy: bool = False,
@@ -49,7 +49,7 @@ def masked_diffusion(
     max_epochs
         Passes over the data. Default: that of :meth:`~stomics_tools.model.MaskedDiffusion.train`.
     seed
-        Of weights and training.
+        Of weights and training, by default that of ``scvi.settings`` or 0.
     train_kwargs
         Further arguments of :meth:`~stomics_tools.model.MaskedDiffusion.train`.
     key_added

@@ -23,7 +23,7 @@ def praga_spike(
     data_type: str = "10x",
     n_latent: int | None = None,
     max_epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     key_added: str = "praga_spike",
     copy: bool = False,
@@ -50,7 +50,7 @@ def praga_spike(
     max_epochs
         Steps of the optimiser.
     seed
-        Of weights and training.
+        Of weights and training, by default that of ``scvi.settings`` or 0.
     train_kwargs
         Further arguments of :meth:`~stomics_tools.model.PRAGASpike.train`.
     key_added

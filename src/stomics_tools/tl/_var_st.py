@@ -23,7 +23,7 @@ def var_st(
     covariate_keys: Sequence[str] | None = None,
     size: Literal["tiny", "small", "paper"] = "small",
     max_epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     key_added: str = "var_st",
     copy: bool = False,
@@ -55,7 +55,7 @@ def var_st(
     max_epochs
         Epochs of each stage. Default: by the number of spots.
     seed
-        Of weights and training.
+        Of weights and training, by default that of ``scvi.settings`` or 0.
     train_kwargs
         Further arguments of :meth:`~stomics_tools.model.VARST.train`.
     key_added

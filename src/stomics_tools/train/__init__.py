@@ -6,6 +6,7 @@ from stomics_tools.train._history import History, history_tables
 from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
 from stomics_tools.train._plan import FullBatchPlan, Scheduler
 from stomics_tools.train._runner import fit
+from stomics_tools.train._scvi_settings import follow_verbosity, seed_or_default
 
 __all__ = [
     "EMA",
@@ -15,7 +16,9 @@ __all__ = [
     "MiniBatchPlan",
     "Scheduler",
     "fit",
+    "follow_verbosity",
     "history_tables",
     "read_checkpoint",
     "row_batches",
+    "seed_or_default",
 ]

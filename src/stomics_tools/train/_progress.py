@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm.auto import tqdm
 
+from stomics_tools.train._scvi_settings import progress_bar
+
 
 class EpochProgress(ProgressBar):
     """One bar for the whole training, with the training loss: an epoch here is often a single step."""
@@ -18,14 +20,16 @@ class EpochProgress(ProgressBar):
         """Open the bar."""
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
-            self._bar = tqdm(total=trainer.max_epochs, initial=trainer.current_epoch, desc="Training", unit="epoch")
+            self._bar = progress_bar(
+                total=trainer.max_epochs, initial=trainer.current_epoch, desc="Training", unit="epoch"
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Advance the bar."""
         if self._bar is not None:
             loss = trainer.callback_metrics.get("train_loss")
             if loss is not None:
-                self._bar.set_postfix(train_loss=f"{float(loss):.4g}", refresh=False)
+                self._bar.set_description(f"Training, train_loss={float(loss):.4g}", refresh=False)
             self._bar.update(1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -197,7 +197,7 @@ class GraphST(FullGraphModel):
         patience: int | None = None,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         accelerator: str = "auto",
         devices: int | str | list[int] = "auto",
         checkpoint_dir: str | Path | None = None,
@@ -224,7 +224,7 @@ class GraphST(FullGraphModel):
         scheduler
             ``"cosine"`` or ``"plateau"`` (on the training loss).
         seed
-            Of weights and corruption: the same seed, machine and versions give the same bits on a CPU.
+            Of weights and corruption, by default that of ``scvi.settings`` or 0: the same seed, machine and versions give the same bits on a CPU.
         accelerator
             ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
         devices

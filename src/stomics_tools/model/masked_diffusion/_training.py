@@ -42,7 +42,7 @@ class MaskedDiffusionTraining(SpatialModel):
         ema_decay: float = 0.995,
         patience: int | None = None,
         clip_grad: float | None = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         checkpoint_dir: str | Path | None = None,
         ckpt_path: str | Path | None = None,
         key_added: str | None = "masked_diffusion",
@@ -65,7 +65,7 @@ class MaskedDiffusionTraining(SpatialModel):
         clip_grad
             Largest norm of the gradient.
         seed
-            Of weights, sets and noise. Same seed and machine, same result.
+            Of weights, sets and noise, by default that of ``scvi.settings`` or 0. Same seed and machine, same result.
         checkpoint_dir
             Folder for checkpoints, from which an interrupted run goes on.
         ckpt_path
@@ -83,7 +83,7 @@ class MaskedDiffusionTraining(SpatialModel):
         TypeError, ValueError
             If an argument cannot be used, or `ckpt_path` is of a run with other arguments, data or seed.
         """
-        self._check_training(max_epochs, seed, patience, clip_grad)
+        seed = self._check_training(max_epochs, seed, patience, clip_grad)
         _validate.check_integer(batch_size, argument="batch_size")
         _validate.check_number(lr, argument="lr", low=0, open_low=True)
         _validate.check_number(weight_decay, argument="weight_decay", low=0)

@@ -198,7 +198,7 @@ class PRAGASpike(AfterTraining):
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
         distill_from: PRAGASpike | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         accelerator: str = "auto",
         devices: int | str | list[int] = "auto",
         checkpoint_dir: str | Path | None = None,
@@ -232,7 +232,7 @@ class PRAGASpike(AfterTraining):
             A trained model of the same data, for example a wide one in floating point, whose denoised modalities this
             one learns to predict as well (not with ``preset="praga"``).
         seed
-            Of weights and training: the same seed, machine and versions give the same bits on a CPU.
+            Of weights and training, by default that of ``scvi.settings`` or 0: the same seed, machine and versions give the same bits on a CPU.
         accelerator
             ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
         devices

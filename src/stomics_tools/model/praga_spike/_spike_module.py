@@ -120,8 +120,8 @@ class SpikeModule(nn.Module):
         self.register_buffer("layer_share", torch.ones(()))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.randint(2**62, ()))
-        self.hops = nn.Parameter(signal.hops.clone())
-        self.alike = nn.Parameter(signal.alike.clone())
+        self.hops = nn.Parameter(signal.hops.clone(memory_format=torch.contiguous_format))
+        self.alike = nn.Parameter(signal.alike.clone(memory_format=torch.contiguous_format))
         self.edges = nn.ModuleList(_edges(settings, n_directions, n) for n in n_edges)
         averaged = settings.homogeneity_weight > 0 and settings.edges != "uniform"
         for i, n in enumerate(n_edges if averaged else []):

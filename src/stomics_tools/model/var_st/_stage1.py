@@ -18,6 +18,7 @@ from stomics_tools.model.var_st._folds import Folds
 from stomics_tools.model.var_st._health import codebook_report
 from stomics_tools.model.var_st._module import MAX_LANDMARKS
 from stomics_tools.model.var_st._networks import VarSTNetworks
+from stomics_tools.train import seed_or_default
 
 _SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_components", "likelihood")
 
@@ -67,7 +68,7 @@ class VarSTStage1(VarSTNetworks):
         self._require_stage1()
         write_model(dir_path, self._stage1_tensors(), self._stage1_meta(), overwrite=overwrite)
 
-    def load_stage1(self, dir_path: str | Path, *, seed: int = 0) -> None:
+    def load_stage1(self, dir_path: str | Path, *, seed: int | None = None) -> None:
         """Take stage 1 from a folder of :meth:`save_stage1` instead of training it. No code from it is run.
 
         Parameters
@@ -75,7 +76,7 @@ class VarSTStage1(VarSTNetworks):
         dir_path
             The folder.
         seed
-            Of the weights of the other networks.
+            Of the weights of the other networks, by default that of ``scvi.settings`` or 0.
 
         Raises
         ------
@@ -84,6 +85,7 @@ class VarSTStage1(VarSTNetworks):
         ValueError
             If it is damaged, or of other genes, dimensions or data.
         """
+        seed = seed_or_default(seed)
         tensors, meta = read_model(dir_path)
         if meta.get("model") != "VARST stage 1":
             raise ValueError(f"`dir_path`: {str(dir_path)!r} holds a {meta.get('model')}, not a stage 1 of VARST.")

@@ -38,7 +38,7 @@ class VarSTTraining(VarSTStage1):
         *,
         stage1: Mapping[str, Any] | str | Path | None = None,
         stage2: Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         checkpoint_dir: str | Path | None = None,
         ckpt_path: str | Path | None = None,
         key_added: str | None = "var_st",
@@ -54,7 +54,7 @@ class VarSTTraining(VarSTStage1):
         stage2
             Arguments of :meth:`train_stage2`.
         seed
-            Of all random numbers; no global random state is touched.
+            Of all random numbers, by default that of ``scvi.settings`` or 0; no global random state is touched.
         checkpoint_dir
             Folder for checkpoints, ``stage1/last.ckpt`` and ``stage2/last.ckpt``.
         ckpt_path
@@ -66,8 +66,7 @@ class VarSTTraining(VarSTStage1):
             Of both stages: ``max_epochs`` and other arguments that they share; ``accelerator``, ``devices``, ``logger``,
             ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
         """
-        shared = {"seed": seed, **fit_kwargs}
-        given = {**shared, **(stage2 or {})}
+        given = {**fit_kwargs, **(stage2 or {})}
         checked = {
             "max_epochs": 1,
             "batch_size": 1,
@@ -77,7 +76,8 @@ class VarSTTraining(VarSTStage1):
             "clip_grad": None,
         }
         known: dict[str, Any] = {k: v if given.get(k) is None else given[k] for k, v in checked.items()}
-        self._check_stage(seed=seed, **known)  # before stage 1 is trained, not after
+        seed = self._check_stage(seed=seed, **known)  # before stage 1 is trained, not after
+        shared = {"seed": seed, **fit_kwargs}
         resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(Path(ckpt_path))
         folders = {1: None, 2: None}
         if checkpoint_dir is not None:
@@ -112,7 +112,7 @@ class VarSTTraining(VarSTStage1):
         weight_decay: float = 1e-4,
         clip_grad: float | None = 1.0,
         patience: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         checkpoint_dir: str | Path | None = None,
         ckpt_path: str | Path | None = None,
         **fit_kwargs: Any,
@@ -135,7 +135,7 @@ class VarSTTraining(VarSTStage1):
         """
         spots, folds = self._training_spots()
         max_epochs = _epochs(max_epochs, _VISITS // spots.n_obs, 150)
-        self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
+        seed = self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(
             spots, seed, 1, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
         )
@@ -190,7 +190,7 @@ class VarSTTraining(VarSTStage1):
         weight_decay: float = 1e-2,
         clip_grad: float | None = 1.0,
         patience: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         checkpoint_dir: str | Path | None = None,
         ckpt_path: str | Path | None = None,
         key_added: str | None = "var_st",
@@ -214,7 +214,7 @@ class VarSTTraining(VarSTStage1):
         """
         spots, folds = self._training_spots()
         max_epochs = _epochs(max_epochs, _VISITS // spots.n_obs, 60)
-        self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
+        seed = self._check_stage(max_epochs, batch_size, lr, weight_decay, seed, patience, clip_grad)
         meta = self._meta(
             spots, seed, 2, max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
         )
@@ -281,14 +281,14 @@ class VarSTTraining(VarSTStage1):
         batch_size: int,
         lr: float,
         weight_decay: float,
-        seed: int,
+        seed: int | None,
         patience: int | None,
         clip_grad: float | None,
-    ) -> None:
-        self._check_training(max_epochs, seed, patience, clip_grad)
+    ) -> int:
         _validate.check_integer(batch_size, argument="batch_size")
         _validate.check_number(lr, argument="lr", low=0, open_low=True)
         _validate.check_number(weight_decay, argument="weight_decay", low=0)
+        return self._check_training(max_epochs, seed, patience, clip_grad)
 
     def _meta(self, spots: ImageSpots, seed: int, stage: int, **how: float) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
