@@ -58,6 +58,11 @@ def _read(path: Path) -> AnnData | MuData:
         if not mdata.mod:
             raise ValueError("it holds no modality")
         return mdata
-    if zarr.open_group(str(path), mode="r").attrs.get("encoding-type") == "MuData":
+    attrs = zarr.open_group(str(path), mode="r").attrs
+    if "spatialdata_attrs" in attrs:
+        raise ValueError(
+            "it holds a SpatialData: `spatialdata.read_zarr` reads it, `datasets.from_spatialdata` its table"
+        )
+    if attrs.get("encoding-type") == "MuData":
         return md.read_zarr(path)
     return ad.read_zarr(path)
