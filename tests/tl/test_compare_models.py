@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 import stomics_tools as st
-from stomics_tools.model import PRAGASpike
+from stomics_tools.model import GraphST, PRAGASpike
 from stomics_tools.tl._peak_memory import PeakMemory
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
@@ -146,6 +146,13 @@ def test_a_diverged_run_is_a_row(adata, fake, tmp_path):
     assert len(fake.trained) == 3
 
 
+def test_a_latent_representation_that_is_not_finite_is_a_diverged_run(adata, fake, monkeypatch):
+    monkeypatch.setattr(fake, "get_latent_representation", lambda self: np.full((N, 2), np.nan, np.float32))
+    table = compare(adata, {"fake": {"model": fake}, "pca": {"model": "smooth", "n_hops": 0}}, 1, n_domains=2)
+    assert table["error"].tolist() == ["the latent representation is not finite", ""]
+    assert table["silhouette"].isna().tolist() == [True, False]
+
+
 def test_other_errors_propagate(adata, fake, monkeypatch):
     monkeypatch.setattr(fake, "get_denoised", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -237,7 +244,18 @@ def test_a_file_that_is_something_else_is_left_alone(adata, fake, tmp_path, text
         ({"n_domains": 1}, ValueError, "`n_domains` must be at least 2"),
         ({"n_domains": 2, "max_epochs": 0}, ValueError, "`max_epochs` must be at least 1"),
         ({"n_domains": 2, "models": {}}, ValueError, "`models` is empty"),
-        ({"n_domains": 2, "models": ["enhanced"]}, TypeError, "`models` must be a mapping.*list"),
+        ({"n_domains": 2, "models": "enhanced"}, TypeError, "`models` must be a mapping of names.*or names.*str"),
+        ({"n_domains": 2, "models": ["enhansed"]}, ValueError, "`models`: unknown option 'enhansed'.*mean 'enhanced'"),
+        ({"n_domains": 2, "models": {"pca": {}}}, ValueError, r"`models\['pca'\]` is a PRAGASpike.*'model': 'smooth'"),
+        ({"n_domains": 2, "models": {"a": {"model": "Graph"}}}, ValueError, "unknown option 'Graph'.*mean 'GraphST'"),
+        ({"n_domains": 2, "models": {"a": {"model": "GraphST", "hops": 1}}}, ValueError, "Did you mean 'n_hops'"),
+        (
+            {"n_domains": 2, "models": {"a": {"model": "smooth", "n_hops": -1}}},
+            ValueError,
+            "`n_hops` must be at least 0",
+        ),
+        ({"n_domains": 2, "models": {"a": {"model": "smooth", "n_neighbors": 60}}}, ValueError, "`n_neighbors=60`"),
+        ({"n_domains": 2, "models": {"a": {"model": "smooth", "train": {"lr": 1}}}}, ValueError, "nothing to train"),
         ({"n_domains": 2, "models": {"a": "praga"}}, TypeError, r"`models\['a'\]` must be a mapping.*str"),
         ({"n_domains": 2, "models": {3: {}}}, TypeError, "name of a model must be a string, found 3"),
         ({"n_domains": 2, "models": {"a": {"model": AnnData}}}, TypeError, r"`models\['a'\]\['model'\]` must be a mod"),
@@ -280,15 +298,21 @@ def random_states():
 @pytest.mark.parametrize("view", [False, True])
 def test_data_and_random_states_are_untouched(adata, view):
     data = adata[::-1] if view else adata
-    before, states, known = adata.copy(), random_states(), len(PRAGASpike._setup_adata_manager_store)
-    models = {"small": {"n_latent": 8, "n_feature_neighbors": 5}}
+    before, states = adata.copy(), random_states()
+    known = {model: len(model._setup_adata_manager_store) for model in (PRAGASpike, GraphST)}
+    models = {
+        "small": {"n_latent": 8, "n_feature_neighbors": 5},
+        "graph": {"model": GraphST, "n_latent": 4},
+        "smooth1": {"model": "smooth", "n_hops": 1},
+    }
     kwargs = {"labels_key": "truth", "batch_key": "slice", "max_epochs": 2, "train_kwargs": QUIET}
     table = compare(data, models, 2, **kwargs)
-    assert len(table) == 2
+    assert len(table) == 6
     assert data.is_view == view
     assert_same(adata, before)
     assert random_states() == states
-    assert len(PRAGASpike._setup_adata_manager_store) == known  # where the data would be kept
+    for model in (PRAGASpike, GraphST):
+        assert len(model._setup_adata_manager_store) == known[model]  # where the data would be kept
 
 
 def test_it_equals_the_models_one_by_one():
@@ -299,7 +323,13 @@ def test_it_equals_the_models_one_by_one():
     mdata = mudata.MuData({"rna": mdata["rna"], "protein": mdata["protein"][20:].copy()})
     mdata.obs["domain"] = mdata["rna"].obs["domain"].reindex(mdata.obs_names)
     table = st.tl.compare_models(
-        mdata, seeds=[3, 4], modalities=MODALITIES, labels_key="domain", max_epochs=4, train_kwargs=QUIET
+        mdata,
+        ["original", "enhanced"],
+        [3, 4],
+        modalities=MODALITIES,
+        labels_key="domain",
+        max_epochs=4,
+        train_kwargs=QUIET,
     )
     assert table["model"].tolist() == ["original", "original", "enhanced", "enhanced"]
     assert table["reconstruction_mse"].between(0.05, 50).all()

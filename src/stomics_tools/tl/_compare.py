@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ from scanpy import logging as logg
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_seeds
-from stomics_tools.data import Spots, SpotsSpec, read_spots
+from stomics_tools.data import SpotsSpec, read_spots
 from stomics_tools.metrics import score_labels, silhouette
 from stomics_tools.tl._compare_input import Contender, check_contenders, check_n_domains, label_codes
 from stomics_tools.tl._compare_rows import Rows
+from stomics_tools.tl._compare_stage import Stage
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._peak_memory import PeakMemory
-
-_DEFAULT: Mapping[str, Mapping[str, Any]] = {"original": {"preset": "praga"}, "enhanced": {}}
 
 
 def compare_models(
     adata: AnnData | MuData,
-    models: Mapping[str, Mapping[str, Any]] | None = None,
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 5,
     *,
     modalities: Mapping[str, str],
@@ -51,9 +49,14 @@ def compare_models(
     adata
         AnnData or MuData of one or several slices.
     models
-        Name of each model to the arguments of its constructor. Among them may be ``"model"``, its class (default:
-        :class:`~stomics_tools.model.PRAGASpike`), and ``"train"``, arguments of its ``train``. By default the
-        published model beside ours: ``{"original": {"preset": "praga"}, "enhanced": {}}``.
+        Names of ready ones: ``"original"`` (the published PRAGA) and ``"enhanced"``
+        (:class:`~stomics_tools.model.PRAGASpike` with its defaults); ``"graphst"``; ``"pca"``, and ``"smooth1"``,
+        ``"smooth2"``, ``"smooth3"``, where the values are averaged so many times over the nearest spots beforehand
+        (:func:`~stomics_tools.pp.smooth`). Or the name of each to the arguments of its constructor, among which may be
+        ``"model"``, a class or one of ``"PRAGASpike"`` (the default), ``"GraphST"`` and ``"smooth"`` (with arguments
+        ``n_hops``, ``n_neighbors``, ``n_components``), and ``"train"``, arguments of its ``train``. Default: original,
+        enhanced, pca, smooth2. All take the same values; models of one modality take all modalities side by side, each
+        centred and scaled to a mean variance of one, missing values at their mean.
     seeds
         The seeds, or how many: 0, 1, ...
     modalities
@@ -69,7 +72,8 @@ def compare_models(
     max_epochs
         Epochs of every model, for a quick look. Default: those of each model.
     train_kwargs
-        Arguments of ``train`` for all models, such as ``enable_progress_bar``; those of a model go before.
+        Arguments of ``train`` for all models that are trained, such as ``enable_progress_bar``; those of a model go
+        before.
     out
         CSV file to which every finished run is added as it ends. A further call with the same arguments takes these
         runs from it and makes only those that are missing; models and seeds may be added. Arguments that are objects
@@ -88,6 +92,8 @@ def compare_models(
     ``reconstruction_mse``
         Mean squared error of the reconstruction of a modality over its variance about the means of its features,
         mean of the modalities: 0 is perfect, 1 is no better than those means. Spots without a modality do not count.
+        Models that predict a spot from its neighbours alone, or keep fewer dimensions, are not meant to come near 0.
+        NaN for a model whose reconstruction is scaled spot by spot (the ``"sparse"`` preset of GraphST).
     ``seconds``
         Wall time of training and of computing the latent representation. The first run in a process may take longer
         by what is loaded or compiled once.
@@ -97,9 +103,11 @@ def compare_models(
     ``n_domains``
         Domains found.
     ``stability``
-        Mean adjusted Rand index of all pairs of seeds of the model, the same in all its rows; NaN with one seed.
+        Mean adjusted Rand index of the domains of all pairs of seeds of the model, the same in all its rows; NaN with
+        one seed. For what is not trained it is that of the clustering.
     ``error``
-        Empty, or why training diverged (``FloatingPointError``); the scores of such a run are NaN.
+        Empty, or why training diverged (``FloatingPointError``, or a latent representation that is not finite); the
+        scores of such a run are NaN.
 
     Raises
     ------
@@ -122,14 +130,14 @@ def compare_models(
     >>> st.pl.compare_models(table)
     """
     seeds = check_seeds(seeds)
-    contenders = check_contenders(_DEFAULT if models is None else models, max_epochs, train_kwargs or {})
+    contenders = check_contenders(models, max_epochs, train_kwargs or {})
     spots = read_spots(adata, SpotsSpec(dict(modalities), spatial_key, batch_key))
     labels = None if labels_key is None else label_codes(adata, labels_key)
     n_domains = check_n_domains(n_domains, labels, spots.n_obs)
     digest = hashlib.sha256(spots.fingerprint().encode())
     if labels is not None:
         digest.update(labels.tobytes())
-    stage = _Stage(spots, batch_key)
+    stage = Stage(spots, batch_key)
     for contender in contenders:
         with stage.model(contender):  # which checks its arguments
             pass
@@ -148,40 +156,8 @@ def compare_models(
     return rows.table([contender.name for contender in contenders], seeds)
 
 
-class _Stage:
-    """The data of a comparison, in an object of its own with nothing else in it, on which all models are made.
-
-    A spot that lacks a modality has a row of NaN there.
-    """
-
-    def __init__(self, spots: Spots, batch_key: str | None) -> None:
-        self.spots = spots
-        self._modalities = {name: f"X_{name}" for name in spots.modalities}
-        for modality in spots.modalities.values():
-            modality.values[~modality.present] = np.nan
-        obsm = {key: spots.modalities[name].values for name, key in self._modalities.items()}
-        self._batch_key = None if batch_key is None else "batch"
-        batch = pd.Categorical.from_codes(spots.batch, pd.Index(spots.batch_names))
-        self._data = AnnData(
-            obs=pd.DataFrame({"batch": batch}, index=pd.RangeIndex(spots.n_obs).astype(str)),
-            obsm={**obsm, _keys.SPATIAL: spots.coordinates},
-        )
-
-    @contextmanager
-    def model(self, contender: Contender) -> Iterator[Any]:
-        """An untrained model; its class, which would keep the data for good, forgets them in the end."""
-        contender.model.setup_anndata(
-            self._data, self._modalities, spatial_key=_keys.SPATIAL, batch_key=self._batch_key
-        )
-        model = contender.model(self._data, **contender.arguments)
-        try:
-            yield model
-        finally:
-            model.deregister_manager(self._data)
-
-
 def _run(
-    stage: _Stage, contender: Contender, seed: int, labels: np.ndarray | None, n_domains: int
+    stage: Stage, contender: Contender, seed: int, labels: np.ndarray | None, n_domains: int
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Values of a row, and the domains ``(n_obs,)`` unless training diverged."""
     with stage.model(contender) as model:
@@ -191,6 +167,8 @@ def _run(
             try:
                 model.train(seed=seed, key_added=None, **contender.train)
                 latent = model.get_latent_representation()
+                if not np.isfinite(latent).all():
+                    raise FloatingPointError("the latent representation is not finite")
             except FloatingPointError as diverged:
                 error = str(diverged) or "diverged"
             seconds = time.perf_counter() - start
@@ -198,7 +176,7 @@ def _run(
         if error:
             return measured, None
         scores, domains = _score(latent, labels, n_domains, seed)
-        scores["reconstruction_mse"] = _reconstruction_error(stage.spots, model.get_denoised())
+        scores["reconstruction_mse"] = stage.reconstruction_error(model)
         return measured | scores, domains
 
 
@@ -214,13 +192,3 @@ def _score(
         agreement = score_labels(labels, domains, ignore=[-1])
         scores |= {name: agreement[name] for name in ("ari", "nmi")}
     return scores, domains
-
-
-def _reconstruction_error(spots: Spots, denoised: Mapping[str, np.ndarray]) -> float:
-    """Squared error over the variance about the means of the features, mean of the modalities."""
-    errors = []
-    for name, modality in spots.modalities.items():
-        values = modality.values[modality.present].astype(np.float64)
-        residual = values - denoised[name][modality.present]
-        errors.append(np.square(residual).mean() / values.var(axis=0).mean())
-    return float(np.mean(errors))

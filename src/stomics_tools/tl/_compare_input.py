@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,22 @@ from mudata import MuData
 
 from stomics_tools import __version__
 from stomics_tools._validate import check_integer, check_key, check_option
-from stomics_tools.model import PRAGASpike
+from stomics_tools.model import GraphST, PRAGASpike
 from stomics_tools.model._full_graph import FullGraphModel
+from stomics_tools.tl._compare_smooth import SmoothedComponents
+
+READY: Mapping[str, Mapping[str, Any]] = {
+    "original": {"preset": "praga"},
+    "enhanced": {},
+    "graphst": {"model": "GraphST"},
+    "pca": {"model": "smooth", "n_hops": 0},
+    **{f"smooth{n}": {"model": "smooth", "n_hops": n} for n in (1, 2, 3)},
+}
+"""Contenders that need no more than their name."""
+
+DEFAULT = ("original", "enhanced", "pca", "smooth2")
+
+_CLASSES: Mapping[str, type] = {"PRAGASpike": PRAGASpike, "GraphST": GraphST, "smooth": SmoothedComponents}
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class Contender:
         fields = {
             "model": self.model.__name__,
             "arguments": self.arguments,
-            "train": self.train,
+            "train": {name: value for name, value in self.train.items() if name != "enable_progress_bar"},
             "n_domains": n_domains,
             "stomics_tools_version": __version__,
         }
@@ -49,32 +63,69 @@ def _plain(value: Any) -> Any:
 
 
 def check_contenders(
-    models: Mapping[str, Mapping[str, Any]], max_epochs: int | None, train_kwargs: Mapping[str, Any]
+    models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None,
+    max_epochs: int | None,
+    train_kwargs: Mapping[str, Any],
 ) -> list[Contender]:
     """The models to be compared; `max_epochs` goes before their own, which go before `train_kwargs`."""
-    if not isinstance(models, Mapping):
-        raise TypeError(f"`models` must be a mapping of names to arguments, found {type(models).__name__}.")
-    if not models:
-        raise ValueError("`models` is empty. Name at least one, for example {'enhanced': {}}.")
     quick = {} if max_epochs is None else {"max_epochs": check_integer(max_epochs, argument="max_epochs")}
     _check_train(train_kwargs, "train_kwargs")
     contenders = []
-    for name, given in models.items():
+    for name, given in _named(models).items():
         where = f"models[{name!r}]"
         if not isinstance(name, str):
             raise TypeError(f"`models`: the name of a model must be a string, found {name!r}.")
         if not isinstance(given, Mapping):
             raise TypeError(f"`{where}` must be a mapping of arguments, found {type(given).__name__}.")
         arguments = dict(given)
-        model, train = arguments.pop("model", PRAGASpike), arguments.pop("train", {})
-        if not (isinstance(model, type) and issubclass(model, FullGraphModel)):
-            raise TypeError(f"`{where}['model']` must be a model class of stomics_tools, found {model!r}.")
+        model, train = _class(arguments.pop("model", PRAGASpike), f"{where}['model']"), arguments.pop("train", {})
+        _check_name(name, model)
         _check_train(train, f"{where}['train']")
         known = list(inspect.signature(model).parameters)[1:]  # the first is the data
         for argument in arguments:
             check_option(argument, known, argument=where)
-        contenders.append(Contender(name, model, arguments, {**train_kwargs, **train, **quick}))
+        if not issubclass(model, SmoothedComponents):
+            train = {**train_kwargs, **train, **quick}
+        elif train:
+            raise ValueError(f"`{where}`: there is nothing to train, but 'train' holds {sorted(train)}. Leave it out.")
+        contenders.append(Contender(name, model, arguments, train))
     return contenders
+
+
+def _named(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Mapping[str, Any]]:
+    """Name to arguments, of ready ones also if only their names are given."""
+    if models is None:
+        models = DEFAULT
+    if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
+        raise TypeError(f"`models` must be a mapping of names to arguments, or names, found {type(models).__name__}.")
+    if not models:
+        raise ValueError("`models` is empty. Name at least one, for example ['enhanced'] or {'enhanced': {}}.")
+    if isinstance(models, Mapping):
+        return models
+    for name in models:
+        check_option(name, list(READY), argument="models")
+    return {name: READY[name] for name in models}
+
+
+def _class(given: Any, where: str) -> type:
+    if isinstance(given, str):
+        check_option(given, list(_CLASSES), argument=where)
+        return _CLASSES[given]
+    if not (isinstance(given, type) and issubclass(given, FullGraphModel)):
+        raise TypeError(
+            f"`{where}` must be a model class of stomics_tools or one of {list(_CLASSES)}, found {given!r}."
+        )
+    return given
+
+
+def _check_name(name: str, model: type) -> None:
+    """A ready name must not stand for something else, such as ``{"pca": {}}`` for a PRAGASpike."""
+    ready = _CLASSES[READY[name].get("model", "PRAGASpike")] if name in READY else model
+    if not issubclass(model, ready):
+        raise ValueError(
+            f"`models[{name!r}]` is a {model.__name__} by the name of a ready {ready.__name__}. Give it another name, "
+            f"or the arguments {dict(READY[name])}."
+        )
 
 
 def _check_train(arguments: Mapping[str, Any], where: str) -> None:
