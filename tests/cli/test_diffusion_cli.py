@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import stomics_tools as st
 from stomics_tools.cli import main
-from stomics_tools.cli._main import build_parser
+from stomics_tools.cli._main import COMMANDS, build_parser
 from stomics_tools.cli._spelling import config_first
 from stomics_tools.cli.diffusion import _train
 from stomics_tools.cli.diffusion._config import Config, Diffusion, Masking, Network, Training
@@ -105,7 +105,7 @@ def test_options_are_the_arguments_of_the_model():
 def parsed(*arguments) -> dict:
     parser = build_parser()
     given = ["diffusion", "train", "--data-dir", "d", "--exp-name", "e", *map(str, arguments)]
-    return parser.parse_args(config_first(given)).diffusion.train.as_dict()
+    return parser.parse_args(config_first(given, COMMANDS)).diffusion.train.as_dict()
 
 
 def test_options_given_win_over_the_file(tmp_path):
@@ -196,7 +196,7 @@ def test_the_guide_can_be_followed(tmp_path, monkeypatch):
     commands = {shlex.split(line)[2] for line in lines}
     assert commands == {"preprocess", "config", "train", "test", "sample"}
     for line in lines:
-        build_parser().parse_args(config_first(shlex.split(line)[1:]))
+        build_parser().parse_args(config_first(shlex.split(line)[1:], COMMANDS))
 
 
 # ------------------------------------------------------------------ preprocess

@@ -8,7 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from textwrap import indent
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -17,7 +18,7 @@ from stomics_tools.cli import diffusion
 from stomics_tools.cli._config_file import VERSION, ConfigFile
 from stomics_tools.cli._demo import demo
 from stomics_tools.cli._info import info
-from stomics_tools.cli._spelling import config_first, spell_as_usual
+from stomics_tools.cli._spelling import HelpFormatter, config_first, spell_as_usual
 
 Command = Callable[..., None]
 COMMANDS: dict[str, Command | Mapping[str, Command]] = {"demo": demo, "info": info, "diffusion": diffusion.COMMANDS}
@@ -44,11 +45,20 @@ def build_parser() -> ArgumentParser:
 
 def _add_command(commands: Any, name: str, function: Command) -> None:
     doc = inspect.getdoc(function) or ""
-    command = ArgumentParser(description=doc.split("\n\nParameters")[0], allow_abbrev=False)
+    what, _, sections = doc.partition("\n\nParameters\n")
+    _, _, examples = sections.partition("\n\nExamples\n--------\n")
+    command = ArgumentParser(
+        description=what,
+        epilog=f"examples:\n{indent(examples, '  ')}" if examples else None,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
     command.add_argument("--config", action=ConfigFile, help="YAML file with options; those given here win")
     command.add_argument(f"--{VERSION}", help=argparse.SUPPRESS)
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    command.add_function_arguments(function)
+    # Of annotations that are text, jsonargparse runs the imports for type checkers, and with these torch's.
+    function.__annotations__ = get_type_hints(function)
+    command.add_function_arguments(function, as_positional=True)
     spell_as_usual(command)
     commands.add_subcommand(name, command, help=doc.splitlines()[0])
 
@@ -71,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     # Renamed in jsonargparse 4.49; makes dataclasses of sections of options.
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    options = instantiate(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv)))
+    options = instantiate(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv, COMMANDS)))
     function: Any = COMMANDS
     while "subcommand" in options:
         function, options = function[options.subcommand], options[options.subcommand]

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Paragraphs stay apart, and lines that begin with a space, such as examples, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(p if "\n " in p else super()._fill_text(p, width, indent) for p in paragraphs)  # type: ignore[misc]
 
 
 def spell_as_usual(parser: ArgumentParser) -> None:
     """Options named after arguments get dashes, those of sections also do without the name of the section.
 
-    Options that are true or false need no value to be true, and lists take several values.
+    Options that are true or false need no value to be true, and lists take several values. What has no dashes may stand
+    in a file of options instead.
     """
     for action in parser._actions:
+        if not action.option_strings and action.dest != "subcommand":
+            action.nargs, action.default = "?", argparse.SUPPRESS
         typehint = getattr(action, "_typehint", None)
         if typehint is bool:
             action.nargs, action.const = "?", True
@@ -36,8 +47,8 @@ def _take_several(action: Any) -> None:
     action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
 
 
-def config_first(argv: Sequence[str]) -> list[str]:
-    """Arguments with ``--config`` before all other options: of two values, jsonargparse takes the later."""
+def config_first(argv: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
+    """Arguments with ``--config`` right after the names of the commands: of two values, jsonargparse takes the later."""
     files: list[str] = []
     others: list[str] = []
     rest = iter(argv)
@@ -46,5 +57,7 @@ def config_first(argv: Sequence[str]) -> list[str]:
             files += [argument, *([value] if (value := next(rest, None)) is not None else [])]
         else:
             (files if argument.startswith("--config=") else others).append(argument)
-    first = next((i for i, argument in enumerate(others) if argument.startswith("-")), len(others))
+    first, here = 0, commands
+    while isinstance(here, Mapping) and first < len(others) and others[first] in here:
+        here, first = here[others[first]], first + 1
     return others[:first] + files + others[first:]
