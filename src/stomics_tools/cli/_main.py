@@ -15,13 +15,20 @@ from jsonargparse import ArgumentParser
 
 from stomics_tools import __version__
 from stomics_tools.cli import diffusion
+from stomics_tools.cli._compare import compare
 from stomics_tools.cli._config_file import VERSION, ConfigFile
 from stomics_tools.cli._demo import demo
 from stomics_tools.cli._info import info
+from stomics_tools.cli._output import one_line
 from stomics_tools.cli._spelling import HelpFormatter, config_first, spell_as_usual
 
 Command = Callable[..., None]
-COMMANDS: dict[str, Command | Mapping[str, Command]] = {"demo": demo, "info": info, "diffusion": diffusion.COMMANDS}
+COMMANDS: dict[str, Command | Mapping[str, Command]] = {
+    "demo": demo,
+    "compare": compare,
+    "info": info,
+    "diffusion": diffusion.COMMANDS,
+}
 _GROUPS = {"diffusion": "Positions of cells from expression, expression from positions, and both."}
 
 
@@ -103,13 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"stomics: error: {_one_line(error)}", file=sys.stderr)
+        print(f"stomics: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _one_line(error: Exception) -> str:
-    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    expected = isinstance(error, (KeyError, TypeError, ValueError, OSError))
-    hint = "" if expected else f" ({type(error).__name__}; run again with --debug for the traceback)"
-    return " ".join(message.split()) + hint

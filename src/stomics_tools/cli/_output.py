@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,34 @@ from time import perf_counter
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well."""
+    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well.
+
+    What is written may be a file or a folder.
+    """
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield part
-        os.replace(part, path)
+        if part.is_dir() and path.exists():
+            _exchange(part, path)
+        else:
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _exchange(part: Path, path: Path) -> None:
+    """Replace the folder `path`, which no single step can do; if it fails, the old one is back."""
+    old = path.with_name(f".{path.stem}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        part.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def check_not_input(input: Path | None, outputs: list[Path], *, argument: str = "output_dir") -> None:
@@ -25,6 +47,14 @@ def check_not_input(input: Path | None, outputs: list[Path], *, argument: str = 
     for output in outputs:
         if input is not None and output.resolve() == input.resolve():
             raise ValueError(f"`{argument}`: '{output}' is the input and would be overwritten. Choose another.")
+
+
+def one_line(error: Exception) -> str:
+    """Message of an error, without the quotes that a ``KeyError`` puts around it."""
+    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    expected = isinstance(error, (KeyError, TypeError, ValueError, OSError))
+    hint = "" if expected else f" ({type(error).__name__}; run again with --debug for the traceback)"
+    return " ".join(message.split()) + hint
 
 
 class Clock:

@@ -23,6 +23,7 @@ from stomics_tools.tl._compare_rows import Rows
 from stomics_tools.tl._compare_stage import Stage
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._peak_memory import PeakMemory
+from stomics_tools.train._scvi_settings import progress_bar
 
 
 def compare_models(
@@ -38,6 +39,7 @@ def compare_models(
     max_epochs: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Train several models with several seeds on the same data, and score the domains that each finds.
 
@@ -78,6 +80,8 @@ def compare_models(
         CSV file to which every finished run is added as it ends. A further call with the same arguments takes these
         runs from it and makes only those that are missing; models and seeds may be added. Arguments that are objects
         (such as callbacks) are told apart by their class only. One call at a time may write to a file.
+    progress
+        Show a bar over the runs.
 
     Returns
     -------
@@ -149,10 +153,13 @@ def compare_models(
         out=None if out is None else Path(out),
     )
     missing = [(contender, seed) for seed in seeds for contender in contenders if (contender.name, seed) not in rows]
-    for i, (contender, seed) in enumerate(missing, start=1):
-        start = logg.info(f"comparing models: {contender.name!r}, seed {seed} (run {i} of {len(missing)})")
-        rows.add(contender.name, seed, *_run(stage, contender, seed, labels, n_domains))
-        logg.info("    finished", time=start)
+    with progress_bar(total=len(missing), unit="run", disable=not progress) as bar:
+        for i, (contender, seed) in enumerate(missing, start=1):
+            bar.set_description(f"{contender.name}, seed {seed}")
+            start = logg.info(f"comparing models: {contender.name!r}, seed {seed} (run {i} of {len(missing)})")
+            rows.add(contender.name, seed, *_run(stage, contender, seed, labels, n_domains))
+            logg.info("    finished", time=start)
+            bar.update()
     return rows.table([contender.name for contender in contenders], seeds)
 
 

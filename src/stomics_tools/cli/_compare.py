@@ -1,0 +1,137 @@
+"""Methods side by side on one slice, or on every slice of a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from stomics_tools.cli._compare_slice import Options
+
+_SUFFIXES = (".h5ad", ".h5mu", ".zarr")
+
+
+def compare(
+    input: Path | None = None,
+    *,
+    data: str | None = None,
+    output_dir: Path = Path("."),
+    models: list[str] | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+    seeds: int = 3,
+    max_epochs: int | None = None,
+    n_domains: int | None = None,
+    label_key: str | None = None,
+    batch_key: str | None = None,
+    spatial_key: str = "spatial",
+    modality: Literal["rna", "protein", "atac"] | None = None,
+) -> None:
+    """Compare methods that find spatial domains, each with several seeds.
+
+    By default the published PRAGA (original) and PRAGASpike (enhanced), beside principal components (pca) and their
+    averages over neighbours (smooth2), which a model has to beat. Prints mean and standard deviation of agreement with
+    the labels, stability between seeds, reconstruction error, time and memory, and writes compare.csv (one row a run)
+    and compare.png. Every finished run is in compare.csv at once: the same command goes on where it was stopped.
+
+    Parameters
+    ----------
+    input
+        h5ad, h5mu or zarr file with counts and coordinates. Default: a simulated slice.
+    data
+        Instead of one input, a folder all of whose files are compared, each into a folder of its own in output_dir;
+        "all" for the folder that the environment variable STOMICS_DATA names. Files without labels are skipped unless
+        n_domains is given; a file that fails does not stop the others.
+    output_dir
+        Folder of the results, made if need be.
+    models
+        Names: original, enhanced, graphst, pca, smooth1, smooth2, smooth3, or of settings. Default: original, enhanced,
+        pca, smooth2, and all of settings.
+    settings
+        Methods by a name of your own, to arguments; best written in the file of --config, for example
+        "settings: {wide: {n_latent: 128}, dense: {model: GraphST, preset: dense, train: {lr: 0.001}}}".
+    seeds
+        Number of seeds: 0, 1, ...
+    max_epochs
+        Steps of training of all models, for a quick look. Default: those of each.
+    n_domains
+        Number of domains. Default: as many as there are labels.
+    label_key
+        Column of true labels. Default: one with a usual name (domain, layer, region, ...).
+    batch_key
+        Column that tells several slices apart. Default: one with a usual name (slice, section, sample, ...).
+    spatial_key
+        Key of the coordinates in obsm.
+    modality
+        What an h5ad file holds. Default: recognised by its feature types, names and values.
+    """
+    from stomics_tools._validate import check_integer
+
+    if input is not None and data is not None:
+        raise ValueError("`input` names one file and `data` a folder of them. Leave one of them out.")
+    if input is not None and not input.exists():
+        raise FileNotFoundError(f"`input`: no such file '{input}'.")
+    for argument, value, minimum in (("seeds", seeds, 1), ("max_epochs", max_epochs, 1), ("n_domains", n_domains, 2)):
+        if value is not None:
+            check_integer(value, argument=argument, minimum=minimum)
+    files = None if data is None else slice_files(data)
+
+    # This brings torch, which help and a mistyped option need not wait for.
+    from stomics_tools.cli._compare_slice import Options, chosen_models, compare_slice
+
+    keys = {"label_key": label_key, "batch_key": batch_key, "spatial_key": spatial_key}
+    options = Options(chosen_models(models, settings or {}, max_epochs), seeds, max_epochs, n_domains, keys, modality)
+    if files is None:
+        compare_slice(input, output_dir, options)
+    else:
+        _compare_all(files, output_dir, options)
+
+
+def slice_files(data: str) -> dict[str, Path]:
+    """Name of the results to file, of a folder or of the one of ``STOMICS_DATA``."""
+    folder = data
+    if data == "all":
+        folder = os.environ.get("STOMICS_DATA", "")
+        if not folder:
+            raise ValueError("`data`: 'all' stands for the folder of the variable STOMICS_DATA, which is not set.")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"`data`: no such folder '{folder}'.")
+    paths = sorted(path for path in Path(folder).iterdir() if path.suffix in _SUFFIXES)
+    if not paths:
+        raise ValueError(f"`data`: '{folder}' holds no file that ends in one of {list(_SUFFIXES)}.")
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else path.name: path for path in paths}
+
+
+def _compare_all(files: Mapping[str, Path], output_dir: Path, options: Options) -> None:
+    """Compare file after file, then print the agreement on all of them; fail in the end if one of them did."""
+    from stomics_tools.cli._compare_slice import Skipped, compare_slice
+    from stomics_tools.cli._output import one_line
+
+    tables: dict[str, pd.DataFrame] = {}
+    failed: dict[str, Exception] = {}
+    for i, (name, path) in enumerate(files.items(), start=1):
+        print(f"\n[{i} of {len(files)}] {path.name}", flush=True)
+        try:
+            tables[name] = compare_slice(path, output_dir / name, options)
+        except Skipped as reason:
+            print(f"skipped: {reason}", flush=True)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others are to be compared
+            failed[path.name] = error
+            print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
+    agreement = {
+        name: table.groupby("model", sort=False)["ari"].mean() for name, table in tables.items() if "ari" in table
+    }
+    if agreement:
+        from pandas import DataFrame
+
+        print(f"\nmean ARI\n{DataFrame(agreement).T.to_string(float_format='{:.3f}'.format, na_rep='')}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(files)} files could not be compared: {', '.join(failed)}.") from next(
+            iter(failed.values())
+        )
