@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -18,7 +19,7 @@ _MAX_FOLDS = 10
 _FOLDS_WITHOUT_GROUPS = 5
 
 
-class Baseline(BaseEstimator, ABC):
+class Baseline(RegressorMixin, BaseEstimator, ABC):
     """Checks around :meth:`_fit` and :meth:`_predict`; after ``fit`` there are ``n_features_in_`` and ``mean_``."""
 
     n_features_in_: int
@@ -85,7 +86,7 @@ class Baseline(BaseEstimator, ABC):
             If features are not finite or are not as many as in training.
         """
         if not hasattr(self, "n_features_in_"):
-            raise ValueError(f"{type(self).__name__} is not fitted. Call `fit` first.")
+            raise NotFittedError(f"{type(self).__name__} is not fitted. Call `fit` first.")
         features = self._features(X)
         if features.shape[1] != self.n_features_in_:
             raise ValueError(f"`X` has {features.shape[1]} features, the training spots had {self.n_features_in_}.")

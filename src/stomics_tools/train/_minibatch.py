@@ -20,7 +20,7 @@ class MiniBatchPlan(Plan):
 
     Parameters
     ----------
-    module, make_optimizer, meta
+    module, make_optimizer, meta, prefix
         See :class:`Plan`.
     n_steps
         Steps of the whole training.
@@ -33,14 +33,16 @@ class MiniBatchPlan(Plan):
         *,
         n_steps: int,
         meta: dict[str, Any],
+        prefix: str = "",
     ) -> None:
-        super().__init__(module, make_optimizer, meta=meta)
+        super().__init__(module, make_optimizer, meta=meta, prefix=prefix)
         self._n_steps = n_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Losses of one step; their means over an epoch are logged by their names."""
         loss, values = self._losses(batch)
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
+        logged = {f"{self._prefix}{name}": value for name, value in values.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
         return loss
 
     def configure_optimizers(self) -> Any:

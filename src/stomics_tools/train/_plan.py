@@ -33,6 +33,8 @@ class Plan(pl.LightningModule):
         Parameters to optimiser.
     meta
         Plain values written into checkpoints: what a resumed run must agree with.
+    prefix
+        Before the names of losses in the history and in loggers.
     """
 
     def __init__(
@@ -41,9 +43,12 @@ class Plan(pl.LightningModule):
         make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         *,
         meta: dict[str, Any],
+        prefix: str = "",
     ) -> None:
         super().__init__()
         self.module = module
+        self.monitor = f"{prefix}train_loss"
+        self._prefix = prefix
         self._make_optimizer = make_optimizer
         self._meta = meta
         self._restored_rng: Tensor | None = None

@@ -10,10 +10,17 @@ from stomics_tools.train._scvi_settings import progress_bar
 
 
 class EpochProgress(ProgressBar):
-    """One bar for the whole training, with the training loss: an epoch here is often a single step."""
+    """One bar for the whole training, with the training loss: an epoch here is often a single step.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    monitor
+        Name of the loss.
+    """
+
+    def __init__(self, monitor: str) -> None:
         super().__init__()
+        self._monitor = monitor
         self._bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -27,9 +34,9 @@ class EpochProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Advance the bar."""
         if self._bar is not None:
-            loss = trainer.callback_metrics.get("train_loss")
+            loss = trainer.callback_metrics.get(self._monitor)
             if loss is not None:
-                self._bar.set_description(f"Training, train_loss={float(loss):.4g}", refresh=False)
+                self._bar.set_description(f"Training, {self._monitor}={float(loss):.4g}", refresh=False)
             self._bar.update(1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

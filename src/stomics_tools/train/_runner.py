@@ -16,11 +16,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from stomics_tools.train._checkpoint import FILE_NAME, EpochCheckpoint
 from stomics_tools.train._history import History
+from stomics_tools.train._plan import Plan
 from stomics_tools.train._progress import EpochProgress
 
 
 def fit(
-    plan: pl.LightningModule,
+    plan: Plan,
     data: Any,
     *,
     max_epochs: int,
@@ -48,11 +49,11 @@ def fit(
     keep = History(history)
     every: list[pl.Callback] = [*callbacks, keep]
     if patience is not None:
-        every.append(EarlyStopping(monitor="train_loss", patience=patience, mode="min", check_on_train_epoch_end=True))
+        every.append(EarlyStopping(monitor=plan.monitor, patience=patience, mode="min", check_on_train_epoch_end=True))
     if checkpoint_dir is not None:
         every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
     if enable_progress_bar:
-        every.append(EpochProgress())
+        every.append(EpochProgress(plan.monitor))
     if devices not in ("auto", 1, "1") and not (isinstance(devices, list) and len(devices) == 1):
         # Not every step uses all weights: a scale may be dropped, a loss be off.
         trainer_kwargs.setdefault("strategy", "ddp_find_unused_parameters_true")

@@ -11,6 +11,8 @@ from stomics_tools.model.graphst._contrast import Discriminator, contrast_loss
 from stomics_tools.model.graphst._inputs import Inputs
 from stomics_tools.model.graphst._settings import GraphSTSettings
 
+_RANK_TOLERANCE = 1e-12
+
 
 class GraphSTModule(nn.Module):
     """A linear auto-encoder between two steps on a graph, and contrast with a corrupted view.
@@ -129,7 +131,8 @@ class GraphSTModule(nn.Module):
         spread = covariance(encoded, encoded)
         likeness, basis, inverse = canonical_axes(spread, (common + common.T) / 2)
         smooth = basis * likeness.clamp(min=0) @ inverse
-        principal = torch.linalg.eigh(smooth.T @ spread @ smooth).eigenvectors.flip(1)
+        variance, principal = torch.linalg.eigh(smooth.T @ spread @ smooth)
+        principal = (principal * (variance > _RANK_TOLERANCE * variance[-1])).flip(1)
         self.axes.zero_()
         self.axes[:, : inner.shape[1]] = inner @ (smooth @ principal).to(inner)
 

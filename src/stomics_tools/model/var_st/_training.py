@@ -314,15 +314,9 @@ class VarSTTraining(VarSTStage1):
             return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
         number = 1 if isinstance(stage, Stage1) else 2
-        plan = MiniBatchPlan(stage, optimizer, n_steps=max_epochs * len(loader), meta=meta)
+        plan = MiniBatchPlan(stage, optimizer, n_steps=max_epochs * len(loader), meta=meta, prefix=f"stage{number}_")
         history = fit(plan, loader, max_epochs=max_epochs, **fit_kwargs)
-        self.history_ = {
-            **(self.history_ if number == 2 else {}),
-            **{
-                f"stage{number}_{name}": table.set_axis([f"stage{number}_{name}"], axis=1)
-                for name, table in history.items()
-            },
-        }
+        self.history_ = {**(self.history_ if number == 2 else {}), **history}
         self.module.eval()
 
     def _fit_smooth(self, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
