@@ -1,0 +1,166 @@
+"""Tables of domains and of the models that find them."""
+
+from __future__ import annotations
+
+import pandas as pd
+from page import Part, Table, parts
+
+SMOOTH = ("smooth1", "smooth2", "smooth3")
+SECTIONS = tuple(f"her2st_{name}" for name in ("A1", "B1", "C1", "D1", "E1", "F1"))
+EIGHT = ("151673", "151675", "starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc", "osmfish", "mob")
+LINEAR, QUADRATIC, SOFTMAX = "spiking, linear order", "spiking, quadratic order", "scaled_dot_product_attention"
+
+PARTS_OF_PRAGA = parts(
+    (
+        *("default", "encoder relu", "encoder linear", "encoder spikformer", "no attention", "layers 0", "closed form"),
+        *("no fusion", "edges free", "edges uniform", "weights float", "weights 8 bits", "weights 2 bits"),
+        *("prototypes 0.1", "epochs 200", "layers 2"),
+    ),
+    "method",
+)
+
+
+def ablation(column: str) -> Table:
+    datasets = parts(("r1", "151673", "starmap_BZ5", "osmfish"), "dataset")
+    return Table("ablation.csv", "method", PARTS_OF_PRAGA, datasets, column=column, digits=3, counts=True)
+
+
+def _joined(values: pd.Series) -> str:
+    return ", ".join(f"{value:.0f}" for value in values)
+
+
+TABLES: dict[str, Table] = {
+    "simulated": Table(
+        "domains.csv",
+        "method",
+        parts(
+            (
+                *("pca", *SMOOTH, "hops3", "spatialglue", "praga_10x", "dense_10x", "praga_spots", "dense_spots"),
+                *("praga_simulation", "dense_simulation", "praga_spike"),
+            ),
+            "method",
+        ),
+        parts(("r1", "r2"), "dataset"),
+        column="ari",
+        digits=3,
+        counts=True,
+    ),
+    "tissue": Table(
+        "domains.csv",
+        "data",
+        parts((*EIGHT, "hln_protein", *SECTIONS), "dataset"),
+        parts(("pca", *SMOOTH, "hops3", "praga_10x", "praga_spots", "praga_spike"), "method"),
+        column="ari",
+        digits=3,
+        counts=True,
+    ),
+    "two modalities": Table(
+        "domains.csv",
+        "method",
+        parts(("pca", *SMOOTH, "hops3", "spatialglue", "praga_spike"), "method"),
+        parts(
+            (
+                *("151673_he", "151675_he", "sim_noise", "sim_batches", "sim_uneven", "sim_one_modality"),
+                "sim_mixture",
+            ),
+            "dataset",
+        ),
+        column="ari",
+        digits=3,
+        counts=True,
+    ),
+    "graphst": Table(
+        "domains.csv",
+        "data",
+        [
+            *parts((*EIGHT, *SECTIONS), "dataset"),
+            Part("mean of the first eight", EIGHT),
+            Part("mean of the six sections of HER2ST", SECTIONS),
+        ],
+        parts((*SMOOTH, "praga_spike", "graphst"), "method"),
+        column="ari",
+        digits=3,
+        counts=True,
+    ),
+    "released": Table(
+        "domains.csv",
+        "data",
+        parts(("151673", "starmap_BZ5", "starmap_BZ9", "starmap_BZ14"), "dataset"),
+        parts(("released_dense", "graphst_dense", "released_sparse", "graphst_sparse"), "method"),
+        column="ari",
+        digits=3,
+        counts=True,
+    ),
+    "graphst time": Table(
+        "graphst_scaling.csv",
+        "spots",
+        parts({str(n): f"{n:,}" for n in (1000, 2000, 4000, 8000, 30000, 100000)}, "dataset"),
+        [
+            *parts(
+                {
+                    "default, 10 epochs": "default",
+                    "dense, 10 epochs": "`dense`",
+                    "released dense, 3 epochs": "released, dense",
+                    "sparse, 10 epochs": "`sparse`",
+                    "released sparse, 3 epochs": "released, sparse",
+                },
+                "method",
+            ),
+            Part("MiB: default", method="default, 10 epochs", column="process_peak_mib", digits=0),
+            Part("released, dense", method="released dense, 3 epochs", column="process_peak_mib", digits=0),
+            Part("released, sparse", method="released sparse, 3 epochs", column="process_peak_mib", digits=0),
+        ],
+        column="s_epoch",
+    ),
+    "contrast": Table(
+        "graphst_contrast.csv",
+        "data | loss",
+        [
+            Part(f"{dataset} | {method}", dataset, method)
+            for dataset in ("starmap_BZ5", "starmap_BZ9", "starmap_BZ14")
+            for method in (
+                *("reconstruction alone", "bce 10, 0.1", "bce 10, 1", "pairwise 1, 0.5", "infonce 1, 0.5"),
+                *("published, reconstruction alone", "published"),
+            )
+        ],
+        parts({"macro_f1": "macro-F1", "ari": "ARI", "pcc_held_out": "correlation per gene"}, "column"),
+        digits=3,
+        counts=True,
+    ),
+    "parts": ablation("ari"),
+    "parts in full": ablation("full_error"),
+    "parts share": ablation("layer_share"),
+    "parts error": ablation("best_error"),
+    "parts seconds": ablation("cpu_seconds"),
+    "domain count": Table(
+        "domain_count.csv",
+        "true",
+        parts({f"default_{n}": str(n) for n in (3, 5, 8, 12)}, "dataset"),
+        [Part("found, one slice a seed", column="found", show=_joined)],
+        method="graph",
+    ),
+    "scaling": Table(
+        "scaling.csv",
+        "spots",
+        parts({str(n): f"{n:,}" for n in (1000, 2000, 4000, 10000, 30000, 100000)}, "dataset"),
+        [
+            Part("s an epoch", method="ours, 20 epochs", column="s_epoch", digits=4),
+            Part("peak MiB", method="ours, 20 epochs", column="process_peak_mib", digits=0),
+            Part("dense: s an epoch", method="dense, 5 epochs", column="s_epoch", digits=4),
+            Part("dense: peak MiB", method="dense, 5 epochs", column="process_peak_mib", digits=0),
+        ],
+    ),
+    "attention": Table(
+        "spiking_attention.csv",
+        "rows",
+        parts({str(n): f"{n:,}" for n in (1000, 2000, 4000, 10000, 30000, 100000)}, "dataset"),
+        [
+            Part("linear order, ms", method=LINEAR, column="attention_seconds", unit=1000),
+            Part("quadratic order, s", method=QUADRATIC, column="attention_seconds"),
+            Part(f"`{SOFTMAX}`, s", method=SOFTMAX, column="attention_seconds"),
+            Part("MiB beside the input: linear", method=LINEAR, column="beside_mib"),
+            Part("quadratic", method=QUADRATIC, column="beside_mib"),
+            Part("softmax", method=SOFTMAX, column="beside_mib"),
+        ],
+    ),
+}
