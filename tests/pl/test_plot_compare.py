@@ -104,3 +104,14 @@ def test_errors(table):
         pl.compare_models(table, ax=plt.figure().add_subplot())
     with pytest.raises(ValueError, match="`ncols` must be at least 1"):
         pl.compare_models(table, ncols=0)
+
+
+def test_axes_begin_at_zero_and_wide_times_are_logarithmic(table):
+    table["silhouette"] = [-0.2, 0.1, 0.1, 0.2, np.nan, 0.2]
+    ari, silhouette, time = pl.compare_models(table, metrics=["ari", "silhouette", "seconds"], show=False)
+    assert ari.get_ylim()[0] == time.get_ylim()[0] == 0
+    assert silhouette.get_ylim()[0] < -0.2
+    table.loc[0, "seconds"] = 0.1  # beside 6; the diverged run of 100 is not drawn
+    assert pl.compare_models(table, metrics=["seconds"], show=False).get_yscale() == "log"
+    table.loc[0, "seconds"] = 0.3
+    assert pl.compare_models(table, metrics=["seconds"], show=False).get_yscale() == "linear"

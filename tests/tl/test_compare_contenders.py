@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,12 @@ from stomics_tools.model import GraphST
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
 QUIET = {"enable_progress_bar": False}
 N = 120
+
+
+@pytest.fixture(autouse=True)
+def few_starts(monkeypatch):
+    """Clustering is what takes time here."""
+    monkeypatch.setattr("stomics_tools.tl._compare.spatial_domains", partial(st.tl.spatial_domains, n_starts=3))
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def averaged(values, xy, n_hops) -> np.ndarray:
 
 def domains(latent, seed) -> np.ndarray:
     found = AnnData(obsm={"z": latent})
-    st.tl.spatial_domains(found, 3, use_rep="z", seed=seed)
+    st.tl.spatial_domains(found, 3, use_rep="z", n_starts=3, seed=seed)
     return found.obs["domain"].to_numpy()
 
 

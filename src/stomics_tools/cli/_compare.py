@@ -44,8 +44,8 @@ def compare(
     input
         h5ad, h5mu or zarr file with counts and coordinates. Default: a simulated slice.
     data
-        Instead of one input, a folder all of whose files are compared, each into a folder of its own in output_dir;
-        "all" for the folder that the environment variable STOMICS_DATA names. Files without labels are skipped unless
+        Instead of one input, a folder all of whose files are compared, each into a folder of its own in output_dir,
+        where compare.csv then holds the runs on all; "all" for the folder that the environment variable STOMICS_DATA names. Files without labels are skipped unless
         n_domains is given; a file that fails does not stop the others.
     output_dir
         Folder of the results, made if need be.
@@ -109,7 +109,7 @@ def slice_files(data: str) -> dict[str, Path]:
 
 
 def _compare_all(files: Mapping[str, Path], output_dir: Path, options: Options) -> None:
-    """Compare file after file, then print the agreement on all of them; fail in the end if one of them did."""
+    """Compare file after file, then all of them in one table; fail in the end if one of them did."""
     from stomics_tools.cli._compare_slice import Skipped, compare_slice
     from stomics_tools.cli._output import one_line
 
@@ -124,14 +124,25 @@ def _compare_all(files: Mapping[str, Path], output_dir: Path, options: Options) 
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others are to be compared
             failed[path.name] = error
             print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
-    agreement = {
-        name: table.groupby("model", sort=False)["ari"].mean() for name, table in tables.items() if "ari" in table
-    }
-    if agreement:
-        from pandas import DataFrame
-
-        print(f"\nmean ARI\n{DataFrame(agreement).T.to_string(float_format='{:.3f}'.format, na_rep='')}")
+    if tables:
+        _write_all(tables, output_dir / "compare.csv")
     if failed:
         raise ValueError(f"{len(failed)} of {len(files)} files could not be compared: {', '.join(failed)}.") from next(
             iter(failed.values())
         )
+
+
+def _write_all(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
+    """The runs on all files in one table, and the mean agreement printed."""
+    import pandas as pd
+
+    from stomics_tools.cli._output import replacing
+
+    joined = pd.concat([table.assign(data=name) for name, table in tables.items()], ignore_index=True)
+    joined = joined[["data", *joined.columns.drop("data")]]
+    with replacing(path) as part:
+        joined.to_csv(part, index=False)
+    if "ari" in joined:
+        agreement = joined.pivot_table("ari", "data", "model", sort=False)
+        print(f"\nmean ARI\n{agreement.to_string(float_format='{:.3f}'.format, na_rep='-')}")
+    print(f"\nall runs: {path}", flush=True)

@@ -26,6 +26,8 @@ _TITLES = {
 }
 _OF_A_MODEL = "stability"
 """The one column that has a value a model, not a run."""
+_WIDE = 30
+"""Ratio of the longest to the shortest time from which on its axis is logarithmic."""
 
 
 def compare_models(
@@ -41,7 +43,8 @@ def compare_models(
     """Draw the table of :func:`stomics_tools.tl.compare_models`, one panel a metric.
 
     Every seed is a point; beside them stand their mean and standard deviation. Runs that diverged are left out and
-    counted below the name of the model.
+    counted below the name of the model. Axes begin at zero, but for times that differ by more than a factor of 30: their
+    axis is logarithmic.
 
     Parameters
     ----------
@@ -97,9 +100,19 @@ def compare_models(
         panel.set_xticks(range(len(names)), labels)
         if slanted:
             plt.setp(panel.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
-        panel.yaxis.set_major_locator(MaxNLocator(5))
+        _scale(panel, table.loc[~diverged, metric].astype(np.float64).dropna(), metric)
         panel.spines[["top", "right"]].set_visible(False)
     return finish(axes, show=show, return_fig=return_fig)
+
+
+def _scale(ax: Axes, values: pd.Series, metric: str) -> None:
+    """Models and simple methods may differ in time by orders of magnitude."""
+    if metric == "seconds" and values.max() > _WIDE * values.min() > 0:
+        ax.set_yscale("log")
+        return
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    if values.min() >= 0:
+        ax.set_ylim(bottom=0)
 
 
 def _panels(n: int, ncols: int, n_models: int, margin: float) -> list[Axes]:

@@ -91,15 +91,17 @@ class Rows:
         self._rows.append(row)
         if self._out is not None:
             part = self._out.with_name(f"{self._out.name}.part")
-            pd.DataFrame(self._rows, columns=self._columns).to_csv(part, index=False, compression=None)
+            self._frame(self._rows).to_csv(part, index=False, compression=None)
             os.replace(part, self._out)
+
+    def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        return pd.DataFrame(rows, columns=self._columns).astype({"n_domains": "Int64"})
 
     def table(self, models: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
         """The rows of these models and seeds in that order, with the stability of each model."""
         found = {(row["model"], row["seed"]): row for row in self._rows}
         chosen = [found[model, seed] for model in models for seed in seeds]
-        table = pd.DataFrame(chosen, columns=self._columns)
-        table["n_domains"] = table["n_domains"].astype("Int64")
+        table = self._frame(chosen)
         stable = {
             model: stability(
                 [_unpacked(found[model, seed]["domains"]) for seed in seeds if found[model, seed]["domains"]]
