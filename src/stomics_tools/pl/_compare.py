@@ -112,7 +112,7 @@ def _scale(ax: Axes, values: pd.Series, metric: str) -> None:
         return
     ax.yaxis.set_major_locator(MaxNLocator(5))
     if values.min() >= 0:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
 
 def _panels(n: int, ncols: int, n_models: int, margin: float) -> list[Axes]:
@@ -131,9 +131,20 @@ def _label(name: Any, diverged: pd.Series) -> str:
 def _draw(ax: Axes, position: int, values: np.ndarray, color: str) -> None:
     """Points of the runs left of the position of a model, mean and standard deviation right of it."""
     if len(values) == 1:
-        ax.plot([position], values, "o", color=color, markersize=7)
+        ax.plot([position], values, "o", color=color, markersize=7, clip_on=False)
     if len(values) < 2:
         return
     spread = np.linspace(-0.08, 0.08, len(values))
-    ax.plot(position - 0.15 + spread, values, "o", color=color, alpha=0.6, markersize=5, markeredgewidth=0)
-    ax.errorbar([position + 0.2], [values.mean()], [values.std(ddof=1)], fmt="D", color=color, markersize=6, capsize=4)
+    ax.plot(
+        position - 0.15 + spread, values, "o", color=color, alpha=0.6, markersize=5, markeredgewidth=0, clip_on=False
+    )
+    ax.errorbar(
+        [position + 0.2],
+        [values.mean()],
+        [values.std(ddof=1)],
+        fmt="D",
+        color=color,
+        markersize=6,
+        capsize=4,
+        clip_on=False,
+    )
