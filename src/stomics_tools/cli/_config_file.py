@@ -59,7 +59,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | Path) -> None:
     """Raise ``ValueError`` at the first option in `content` that `parser` does not have, with the nearest it has."""
-    options = set(parser.get_defaults().keys())
+    options = {*parser.get_defaults().keys(), *(action.dest for action in parser._actions if not action.option_strings)}
     sections = {name.rpartition(".")[0] for name in options} - {""}
     for name, value in flat(content, sections):
         if name in sections:

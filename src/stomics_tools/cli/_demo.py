@@ -33,7 +33,7 @@ def demo(
     Parameters
     ----------
     input
-        h5ad or h5mu file with counts and coordinates. Default: a simulated slice of RNA and protein.
+        h5ad or h5mu file, or zarr folder, with counts and coordinates. Default: a simulated slice of RNA and protein.
     output_dir
         Folder of the results, made if need be.
     n_obs
@@ -52,28 +52,33 @@ def demo(
         Steps of training. Default: that of the model.
     seed
         Seed of everything random.
+
+    Examples
+    --------
+    stomics demo
+    stomics demo --input slice.h5mu --output-dir results --label-key domain
     """
-    from stomics_tools._validate import check_integer, check_obs_names
-    from stomics_tools.cli._output import Clock, check_not_input, replacing
+    from stomics_tools._validate import check_obs_names
+    from stomics_tools.cli._checks import check_input, check_numbers
+    from stomics_tools.cli._output import Clock, check_not_input, losses, replacing
 
     clock = Clock()
     data_path, picture_path = output_dir / "demo.h5mu", output_dir / "demo.png"
     check_not_input(input, [data_path, picture_path])
-    if input is not None and not input.exists():
-        raise FileNotFoundError(f"`input`: no such file '{input}'.")
+    if input is not None:
+        check_input(input)
     if input is not None and n_obs is not None:
         raise ValueError("`n_obs` is the size of the simulated slice, but `input` names a file. Leave one of them out.")
-    for argument, value, minimum in (("n_domains", n_domains, 2), ("max_epochs", max_epochs, 1), ("seed", seed, 0)):
-        if value is not None:
-            check_integer(value, argument=argument, minimum=minimum)
+    check_numbers(n_domains=n_domains, max_epochs=max_epochs, seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
 
     # These bring torch, which help and a mistyped option need not wait for.
     from stomics_tools import datasets, tl
-    from stomics_tools._compat import columns_as_given
     from stomics_tools.cli._annotation import Annotation
+    from stomics_tools.cli._domains import number_of_domains
+    from stomics_tools.cli._files import read_input, write_output
     from stomics_tools.cli._picture import picture
-    from stomics_tools.cli._prepare import as_mudata, prepare
+    from stomics_tools.cli._prepare import as_mudata, representations
     from stomics_tools.cli._scores import score_table
     from stomics_tools.model import PRAGASpike
 
@@ -82,38 +87,29 @@ def demo(
     if input is None:
         data = datasets.simulate_multiomics(2500 if n_obs is None else n_obs, n_domains or 6, seed=seed)
     else:
-        data = datasets.read_slice(input)
+        data = read_input(input)
     check_obs_names(data.obs_names)
     mdata = as_mudata(data, modality)
     known = Annotation.of(mdata, spatial_key=spatial_key, label_key=label_key, batch_key=batch_key)
     what = "simulated slice" if input is None else input.name
-    by = f" in {known.n_slices} slices by {known.slice_key!r}" if known.slices is not None else ""
-    clock.step("read", f"{what}, {mdata.n_obs} spots{by}")
+    clock.step("read", f"{what}, {mdata.n_obs} spots{known.by_slices}")
+    keys = representations(mdata, None, None, seed=seed, report=lambda line: clock.step("prepare", line))
 
-    representations = {}
-    for name, adata in mdata.mod.items():
-        representations[name], how = prepare(name, adata, seed=seed)
-        clock.step("prepare", how)
-
-    PRAGASpike.setup_mudata(mdata, representations, spatial_key=spatial_key, batch_key=known.slice_key)
+    PRAGASpike.setup_mudata(mdata, keys, spatial_key=spatial_key, batch_key=known.slice_key)
     model = PRAGASpike(mdata)
     model.train(max_epochs, seed=seed, enable_progress_bar=sys.stderr.isatty())
-    loss = model.history["train_loss"]["train_loss"]
-    clock.step("train", f"PRAGASpike, {len(loss)} epochs, loss {loss.iloc[0]:.3g} to {loss.iloc[-1]:.3g}")
+    clock.step("train", f"PRAGASpike, {losses(model.history)}")
 
-    why = "as asked for" if n_domains is not None else "suggested by the data"
-    if n_domains is None and known.labels is not None:
-        n_domains, why = known.labels.nunique(), f"as many as labels in {known.label_key!r}"
-    tl.spatial_domains(mdata, n_domains, use_rep="X_praga_spike", seed=seed, key_added=DOMAIN)
+    number, why = number_of_domains(n_domains, known)
+    tl.spatial_domains(mdata, number, use_rep="X_praga_spike", seed=seed, key_added=DOMAIN)
     clock.step("domains", f"{mdata.obs[DOMAIN].nunique()} domains, {why}")
-    scores = score_table(mdata, representations, DOMAIN, known.labels, known.graph(), seed=seed)
+    scores = score_table(mdata, keys, DOMAIN, known.labels, known.graph(), seed=seed)
     clock.step("score", "each modality alone, and the model" if known.labels is not None else "no labels to agree with")
 
     columns = {} if known.labels is None else {str(known.label_key): known.labels}
     columns |= {"PRAGASpike": mdata.obs[DOMAIN]}
     with replacing(picture_path) as part:
         picture(known.coordinates, columns, known.slices, model.history).savefig(part, dpi=100)
-    with replacing(data_path) as part, columns_as_given():
-        mdata.write_h5mu(part)
+    write_output(mdata, data_path)
     clock.step("write", f"{data_path}, {picture_path}")
     print(f"{'total':10}{clock.total:7.1f} s\n\n{scores}")

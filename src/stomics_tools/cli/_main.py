@@ -18,46 +18,61 @@ from stomics_tools.cli import diffusion
 from stomics_tools.cli._compare import compare
 from stomics_tools.cli._config_file import VERSION, ConfigFile
 from stomics_tools.cli._demo import demo
+from stomics_tools.cli._graphst import graphst
 from stomics_tools.cli._info import info
 from stomics_tools.cli._output import one_line
-from stomics_tools.cli._spelling import HelpFormatter, config_first, spell_as_usual
+from stomics_tools.cli._praga_spike import praga_spike
+from stomics_tools.cli._simulate import COMMANDS as SIMULATE
+from stomics_tools.cli._spelling import HelpFormatter, config_first, spell_as_usual, usage
+from stomics_tools.cli._var_st import var_st
 
 Command = Callable[..., None]
 COMMANDS: dict[str, Command | Mapping[str, Command]] = {
     "demo": demo,
+    "praga-spike": praga_spike,
+    "graphst": graphst,
+    "var-st": var_st,
     "compare": compare,
     "info": info,
     "diffusion": diffusion.COMMANDS,
+    "simulate": SIMULATE,
 }
-_GROUPS = {"diffusion": "Positions of cells from expression, expression from positions, and both."}
+_GROUPS = {
+    "diffusion": "Positions of cells from expression, expression from positions, and both.",
+    "simulate": "Slices whose truth is known, to try the other commands on.",
+}
 
 
 def build_parser() -> ArgumentParser:
     """Parser of all commands; the options of each are the arguments of its function."""
     parser = ArgumentParser(
-        prog="stomics", description="Deep models for spatial omics.", version=__version__, allow_abbrev=False
+        prog="stomics",
+        description="Deep models for spatial omics.",
+        version=__version__,
+        formatter_class=HelpFormatter,  # commands take it from here
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
     for name, what in COMMANDS.items():
         if callable(what):
-            _add_command(commands, name, what)
+            _add_command(commands, name, what, f"stomics {name}")
             continue
         group = ArgumentParser(description=_GROUPS[name], allow_abbrev=False)
         commands.add_subcommand(name, group, help=_GROUPS[name])
         members = group.add_subcommands(required=True, metavar="COMMAND")
         for member, function in what.items():
-            _add_command(members, member, function)
+            _add_command(members, member, function, f"stomics {name} {member}")
     return parser
 
 
-def _add_command(commands: Any, name: str, function: Command) -> None:
+def _add_command(commands: Any, name: str, function: Command, words: str) -> None:
     doc = inspect.getdoc(function) or ""
     what, _, sections = doc.partition("\n\nParameters\n")
     _, _, examples = sections.partition("\n\nExamples\n--------\n")
     command = ArgumentParser(
         description=what,
         epilog=f"examples:\n{indent(examples, '  ')}" if examples else None,
-        formatter_class=HelpFormatter,
+        print_config="--print-config",
         allow_abbrev=False,
     )
     command.add_argument("--config", action=ConfigFile, help="YAML file with options; those given here win")
@@ -67,6 +82,7 @@ def _add_command(commands: Any, name: str, function: Command) -> None:
     function.__annotations__ = get_type_hints(function)
     command.add_function_arguments(function, as_positional=True)
     spell_as_usual(command)
+    command.usage = usage(words, command)
     commands.add_subcommand(name, command, help=doc.splitlines()[0])
 
 
@@ -99,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:  # of the libraries underneath, which a user of the command cannot act on
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
     try:
         function(**command)
     except KeyboardInterrupt:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -55,6 +59,12 @@ def one_line(error: Exception) -> str:
     expected = isinstance(error, (KeyError, TypeError, ValueError, OSError))
     hint = "" if expected else f" ({type(error).__name__}; run again with --debug for the traceback)"
     return " ".join(message.split()) + hint
+
+
+def losses(history: Mapping[str, pd.DataFrame], key: str = "train_loss") -> str:
+    """Number of epochs, first and last loss of a training."""
+    loss = history[key][key]
+    return f"{len(loss)} epochs, loss {loss.iloc[0]:.3g} to {loss.iloc[-1]:.3g}"
 
 
 class Clock:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from stomics_tools import _keys, pp
 from stomics_tools._compat import columns_as_given
+from stomics_tools._validate import check_key
 from stomics_tools.pp._matrix import cap_components, principal_components, write_components
 
 Kind = Literal["rna", "protein", "atac"]
@@ -110,3 +111,40 @@ def _scaled_components(adata: AnnData, key: str, *, seed: int) -> None:
     components = principal_components(sparse.csr_matrix(adata.X), n_comps, scale=True, seed=seed)
     params = {"recipe": "scaled", "n_comps": n_comps, "seed": seed}
     write_components(adata, key, components, np.ones(adata.n_vars, dtype=bool), params)
+
+
+def representations(
+    data: AnnData | MuData, modality: Kind | None, named: list[str] | None, *, seed: int, report: Callable[[str], None]
+) -> dict[str, str]:
+    """The ``obsm`` key of each modality, made where it is not there.
+
+    Parameters
+    ----------
+    data
+        The slice. Of an AnnData with several modalities, each gets a key in the AnnData itself.
+    modality
+        What an AnnData holds, if it is to be one modality.
+    named
+        ``NAME`` or ``NAME=KEY`` of the modalities that are wanted; those with a key are taken as they are. Default:
+        all.
+    seed
+        Seed of the recipes.
+    report
+        Receives a line on each modality that was prepared.
+    """
+    parts = as_mudata(data, modality).mod
+    keys: dict[str, str] = {}
+    for name, _, key in (item.partition("=") for item in named or parts):
+        if not key:
+            check_key(name, parts, argument="modalities", where="the modalities of the data")
+            key, how = prepare(name, parts[name], seed=seed)
+            report(how)
+            if isinstance(data, AnnData) and parts[name] is not data:
+                data.obsm[key] = parts[name].obsm[key]
+        if key in keys.values() and isinstance(data, AnnData):
+            raise ValueError(
+                f"Modalities {next(n for n, k in keys.items() if k == key)!r} and {name!r} would both use obsm[{key!r}]. "
+                "Prepare them in Python and name their keys by `--modalities NAME=KEY ...`, or write an h5mu file."
+            )
+        keys[name] = key
+    return keys

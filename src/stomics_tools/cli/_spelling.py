@@ -13,8 +13,19 @@ class HelpFormatter(DefaultHelpFormatter):
     """Paragraphs stay apart, and lines that begin with a space, such as examples, stay as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = text.split("\n\n")
-        return "\n\n".join(p if "\n " in p else super()._fill_text(p, width, indent) for p in paragraphs)  # type: ignore[misc]
+        fill = super()._fill_text
+        return "\n\n".join(p if "\n " in p else fill(p, width, indent) for p in text.split("\n\n"))
+
+
+def usage(name: str, parser: ArgumentParser) -> str:
+    """One line of what a command cannot do without."""
+    needed = [name]
+    for action in parser._actions:
+        if not action.option_strings:
+            needed.append(action.dest.upper())
+        elif action.required:
+            needed.append(f"{action.option_strings[-1]} {action.dest.upper()}")
+    return " ".join([*needed, "[options]"])
 
 
 def spell_as_usual(parser: ArgumentParser) -> None:
@@ -25,7 +36,7 @@ def spell_as_usual(parser: ArgumentParser) -> None:
     """
     for action in parser._actions:
         if not action.option_strings and action.dest != "subcommand":
-            action.nargs, action.default = "?", argparse.SUPPRESS
+            action.nargs, action.default, action.metavar = "?", argparse.SUPPRESS, action.dest.upper()
         typehint = getattr(action, "_typehint", None)
         if typehint is bool:
             action.nargs, action.const = "?", True

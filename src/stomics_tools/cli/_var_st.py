@@ -1,0 +1,192 @@
+"""``stomics var-st``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from stomics_tools import __version__
+
+_STAGE1 = ("output", "predict", "save_model")
+"""Options that stage 1 alone has no use for."""
+_LOADED = ("stage1", "predict", "save_model", "max_epochs")
+"""Options that a model which is trained already has no use for."""
+
+
+def var_st(
+    input: Path,
+    *,
+    output: Path | None = None,
+    predict: Path | None = None,
+    load_model: Path | None = None,
+    save_model: Path | None = None,
+    overwrite: bool = False,
+    training_stage: Literal["both", 1, 2] = "both",
+    stage1: Path | None = None,
+    modality: str | None = None,
+    features_key: str = "X_image",
+    layer: str | None = None,
+    spatial_key: str | None = "spatial",
+    patient_key: str | None = None,
+    section_key: str | None = None,
+    covariate_keys: list[str] | None = None,
+    size: Literal["tiny", "small", "paper"] = "small",
+    gene_tree: Literal["correlation", "order"] | None = None,
+    quantizer: Literal["fsq", "ema", "vq"] | None = None,
+    n_neighbors: int | None = None,
+    level: float = 0.8,
+    max_epochs: int | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+) -> None:
+    """Gene expression from histology (VARST).
+
+    Trains on spots with image features and expression, and writes predictions: layers["var_st"] (expected expression),
+    layers["var_st_lower"] and layers["var_st_upper"] (interval), obsm["X_var_st"] (latent representation), and settings
+    in uns["var_st"]. Where genes differ from those of training, expression and interval are tables in obsm instead.
+
+    Parameters
+    ----------
+    input
+        Spots with features and expression: an h5ad or h5mu file, or a zarr folder of either object.
+    output
+        File of the predictions, .h5ad, .h5mu or .zarr; only training stage 1 has none.
+    predict
+        Other spots, which need features but no expression: these are predicted and written instead of the input.
+    load_model
+        Folder of a saved model that predicts the input, which needs no expression; nothing is trained.
+    save_model
+        Folder that the trained model is saved to, for VARST.load and load_model.
+    overwrite
+        Replace what is written if it is there, even if the output is the input.
+    training_stage
+        1: the codes of expression alone. 2: their prediction from images, by the codes in stage1. Both by default.
+    stage1
+        Folder of stage 1: written by training stage 1 (and both, if it is given), read by training stage 2.
+    modality
+        Modality of an h5mu file that is used. Default: the only one. From an h5ad file, its name in h5mu: rna.
+    features_key
+        Key of the image features in obsm.
+    layer
+        Layer of the expression, counts or normalised. Default: X.
+    spatial_key
+        Key of the coordinates in obsm; null if there are none.
+    patient_key
+        Column of the patients; name it where there are several, for intervals that hold for new ones.
+    section_key
+        Column of the sections. Default: patients.
+    covariate_keys
+        Columns of further conditions.
+    size
+        Dimensions of the model; paper: those of the published one.
+    gene_tree
+        What groups genes: correlation, or their order.
+    quantizer
+        Of the codes.
+    n_neighbors
+        Nearest spots whose mean features are added.
+    level
+        Share of the values that the interval is to hold.
+    max_epochs
+        Epochs of each stage. Default: as many as show 20,000 spots to it, within limits.
+    seed
+        Seed of everything random.
+    accelerator
+        Of Lightning: auto, cpu, gpu, ...
+    devices
+        Of Lightning: auto, or how many.
+
+    Examples
+    --------
+    stomics simulate histology --output spots.h5ad --n-patients 3 --n-sections 1
+    stomics var-st spots.h5ad --output predicted.h5ad --patient-key patient --size tiny --save-model model
+    stomics var-st spots.h5ad --load-model model --output again.h5ad
+    """
+    from stomics_tools.cli._checks import check_input, check_model_folder, check_numbers, check_output
+    from stomics_tools.cli._output import Clock, losses
+
+    clock = Clock()
+    given = {name: value for name, value in locals().items() if value is not None}
+    _check_stages(given)
+    inputs = [input] if predict is None else [input, predict]
+    for argument, path in zip(("input", "predict"), inputs, strict=False):
+        check_input(path, argument=argument)
+    if output is not None:
+        check_output(output, inputs, overwrite=overwrite)
+    if save_model is not None:
+        check_model_folder(save_model, overwrite=overwrite)
+    if stage1 is not None and training_stage != 2:
+        check_model_folder(stage1, overwrite=overwrite, argument="stage1")
+    check_numbers(max_epochs=max_epochs, seed=seed)
+
+    # These bring torch, which help and a mistyped option need not wait for.
+    from stomics_tools.cli._files import one_modality, read_input, write_output, write_results
+    from stomics_tools.model import VARST
+
+    clock.step("import", f"stomics-tools {__version__}")
+    where: dict[str, Any] = {"output": output or input, "spatial_key": spatial_key}
+    adata, whole = one_modality(read_input(input), modality, **where)
+    if load_model is not None:
+        assert output is not None
+        model = VARST.load(load_model)
+        clock.step("read", f"{input}, {adata.n_obs} spots; model of {len(model.gene_names)} genes")
+        model.write_results(adata, level=level)
+        clock.step("predict", f"interval of {level:.0%}")
+        write_output(whole, output)
+        clock.step("write", str(output))
+        return
+
+    VARST.setup_anndata(
+        adata,
+        features_key,
+        layer=layer,
+        spatial_key=spatial_key,
+        patient_key=patient_key,
+        section_key=section_key,
+        covariate_keys=covariate_keys,
+    )
+    model = VARST(adata, size=size, gene_tree=gene_tree, quantizer=quantizer, n_neighbors=n_neighbors)
+    clock.step("read", f"{input}, {adata.n_obs} spots, {adata.n_vars} genes")
+    target = adata
+    if predict is not None:
+        target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)
+        clock.step("read", f"{predict}, {target.n_obs} spots")
+    model.set_training_stage(training_stage)
+    model.train(
+        stage1=stage1 if training_stage == 2 else None,
+        max_epochs=max_epochs,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        enable_progress_bar=sys.stderr.isatty(),
+        key_added=None,
+    )
+    for name in (name for name in ("stage1", "stage2") if f"{name}_train_loss" in model.history):
+        clock.step("train", f"VARST {name}, {losses(model.history, f'{name}_train_loss')}")
+    if stage1 is not None and training_stage != 2:
+        model.save_stage1(stage1, overwrite=overwrite)
+        clock.step("write", str(stage1))
+    if output is not None:
+        model.write_results(target, level=level)
+        clock.step("predict", f"interval of {level:.0%}")
+        clock.step("write", write_results(whole, model, output, save_model, overwrite=overwrite))
+
+
+def _check_stages(given: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for options that contradict each other or are missing."""
+    stage = given["training_stage"]
+    if "load_model" in given:
+        unused = [name for name in _LOADED if name in given] + (["training_stage"] if stage != "both" else [])
+        if unused:
+            raise ValueError(f"`{unused[0]}` is of training, but `load_model` names a trained model. Leave one out.")
+    if stage in (1, 2) and "stage1" not in given:
+        what = "is written to" if stage == 1 else "was written to"
+        raise ValueError(f"`stage1`: name the folder that stage 1 {what}.")
+    if stage == 1:
+        unused = [name for name in _STAGE1 if name in given]
+        if unused:
+            raise ValueError(f"`{unused[0]}`: stage 1 alone predicts nothing. Leave it out, or train both stages.")
+    elif "output" not in given:
+        raise ValueError("`output`: name the file of the predictions.")
