@@ -56,7 +56,8 @@ class PRAGASpike(AfterTraining):
     encoder
         ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer. ``"spikformer"``: layers
         of a spiking transformer in their place, with neurons that leak and fire over `n_steps` time steps and the
-        attention of Spikformer, linear in the number of spots; the graph aggregation stays beside it.
+        attention of Spikformer, linear in the number of spots; the graph aggregation stays beside it. Others can be
+        added by :func:`~stomics_tools.model.praga_spike.register_encoder`.
     n_layers
         Layers of graph aggregation and attention; 0 leaves the graphs and the fusion. On single slices of some
         thousand spots they earn next to nothing, see :attr:`layer_share`.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from stomics_tools.data._tensors import to_csr
 from stomics_tools.model.praga_spike._edges import FreeEdges, InductiveEdges, UniformEdges
-from stomics_tools.model.praga_spike._layers import FusionAttention, MembraneLayer, SpikeLayer
+from stomics_tools.model.praga_spike._encoders import layer_of
+from stomics_tools.model.praga_spike._layers import FusionAttention, MembraneLayer
 from stomics_tools.model.praga_spike._prototypes import DynamicPrototypes
 from stomics_tools.model.praga_spike._signal import Signal, own_noise
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
-from stomics_tools.model.praga_spike._step_layers import StepLayer
 from stomics_tools.model.praga_spike._tissue import Moments, Tissue
 from stomics_tools.nn import Graph, hop_filter, width_penalty
 
@@ -131,7 +131,7 @@ class SpikeModule(nn.Module):
         self.graph_fusion = nn.ModuleList(FusionAttention(n_directions, shares) for _ in moments if both_graphs)
         several = settings.use_fusion and n_modalities > 1
         self.modality_fusion = FusionAttention(n_directions, (1.0,) * n_modalities) if several else None
-        layer = StepLayer if settings.encoder == "spikformer" else SpikeLayer
+        layer = layer_of(settings.encoder)
         self.layers: Sequence[MembraneLayer] = nn.ModuleList(layer(settings) for _ in range(settings.n_layers))  # type: ignore[assignment]
         self.prototypes: DynamicPrototypes | None = None
         if settings.prototype_weight > 0:

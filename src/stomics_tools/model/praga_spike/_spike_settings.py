@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,8 @@ from stomics_tools.model.praga_spike._settings import Optimizer
 Encoder = Literal["spike", "spikformer", "relu", "linear"]
 Edges = Literal["inductive", "free", "uniform"]
 WeightBits = int | Literal["learned", "float"]
+ADDED_ENCODERS: dict[str, Callable[[SpikeSettings], Any]] = {}
+"""Layers of encoders beside those above, by name: see :func:`register_encoder`."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ class SpikeSettings:
         for name in ("ema_decay", "signal_threshold"):
             _validate.check_number(getattr(self, name), argument=name, low=0, high=1)
         _validate.check_number(self.hidden_share, argument="hidden_share", low=0.01, high=0.9)
-        for name, options in (("edges", Edges), ("encoder", Encoder), ("optimizer", Optimizer)):
+        for name, options in (("edges", Edges), ("optimizer", Optimizer)):
             _validate.check_option(getattr(self, name), get_args(options), argument=name)
+        _validate.check_option(self.encoder, [*get_args(Encoder), *ADDED_ENCODERS], argument="encoder")
         for name in ("use_attention", "reparameterize", "use_fusion"):
             _validate.check_option(getattr(self, name), [True, False], argument=name)
         if self.weight_bits not in ("learned", "float"):
@@ -89,6 +93,8 @@ class SpikeSettings:
 
     def _check_encoder(self) -> None:
         """Arguments that another encoder would read must be left as they are."""
+        if self.encoder in ADDED_ENCODERS:
+            return
         stepwise = ("n_levels", "attention_windows", "reparameterize")
         for name in stepwise if self.encoder == "spikformer" else ("n_steps",):
             if getattr(self, name) != getattr(SpikeSettings, name):
