@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from anndata import AnnData
@@ -14,12 +16,20 @@ from stomics_tools.datasets import read_slice
 from stomics_tools.model._base import SpatialModel
 
 
+@contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Within this context, an error about a path names the option that it was given by."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        message = str(error).replace("`path`", f"`{argument}`").replace("`dir_path`", f"`{argument}`")
+        raise type(error)(message) from error
+
+
 def read_input(path: Path, *, argument: str = "input") -> AnnData | MuData:
     """Read a slice; the error names the argument that named the file."""
-    try:
+    with named(argument):
         return read_slice(path)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(str(error).replace("`path`", f"`{argument}`", 1)) from error
 
 
 def check_fits(data: AnnData | MuData, output: Path) -> None:

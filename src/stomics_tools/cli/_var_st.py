@@ -122,7 +122,7 @@ def var_st(
     check_numbers(max_epochs=max_epochs, seed=seed)
 
     # These bring torch, which help and a mistyped option need not wait for.
-    from stomics_tools.cli._files import one_modality, read_input, write_output, write_results
+    from stomics_tools.cli._files import named, one_modality, read_input, write_output, write_results
     from stomics_tools.model import VARST
 
     clock.step("import", f"stomics-tools {__version__}")
@@ -130,7 +130,8 @@ def var_st(
     adata, whole = one_modality(read_input(input), modality, **where)
     if load_model is not None:
         assert output is not None
-        model = VARST.load(load_model)
+        with named("load_model"):
+            model = VARST.load(load_model)
         clock.step("read", f"{input}, {adata.n_obs} spots; model of {len(model.gene_names)} genes")
         model.write_results(adata, level=level)
         clock.step("predict", f"interval of {level:.0%}")
@@ -154,8 +155,11 @@ def var_st(
         target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)
         clock.step("read", f"{predict}, {target.n_obs} spots")
     model.set_training_stage(training_stage)
+    if training_stage == 2:
+        assert stage1 is not None
+        with named("stage1"):
+            model.load_stage1(stage1, seed=seed)
     model.train(
-        stage1=stage1 if training_stage == 2 else None,
         max_epochs=max_epochs,
         seed=seed,
         accelerator=accelerator,
