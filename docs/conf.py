@@ -49,7 +49,11 @@ napoleon_custom_sections = [("Warns", "returns_style")]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"
 copybutton_prompt_text = ">>> "
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -68,6 +72,10 @@ if os.environ.get("STOMICS_DOCS_INTERSPHINX"):
         "scvi-tools": ("https://docs.scvi-tools.org/en/stable", None),
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
+
+# Tutorials run in the environment that builds the docs, and show their figures in the page.
+os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+os.environ.pop("MPLBACKEND", None)
 
 html_theme = "sphinx_book_theme"
 html_title = project
