@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import signal
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -21,6 +22,7 @@ from stomics_tools.cli._graphst import graphst
 from stomics_tools.cli._praga_spike import praga_spike
 from stomics_tools.model.graphst import _settings as graphst_settings
 from stomics_tools.model.praga_spike import _settings, _spike_settings
+from stomics_tools.train import History
 
 QUICK = ("--max-epochs", 2, "--accelerator", "cpu")
 
@@ -285,6 +287,20 @@ def test_saved_models_are_replaced_only_if_told(place, tmp_path, capsys):
     assert run(*command, "--overwrite") == 0
     assert run(*command, "--overwrite") == 0
     assert {path.name for path in saved.iterdir()} == {"model.json", "model.safetensors"}
+
+
+def test_an_interrupted_training_ends_with_130_and_leaves_no_file(place, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(History, "on_train_epoch_end", interrupt)
+    try:
+        assert run("graphst", place / "rna.h5ad", "--output", tmp_path / "out.h5ad", *QUICK) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().err.splitlines()[-1] == "stomics: interrupted"
+    assert not list(tmp_path.iterdir())
 
 
 # -------------------------------------------------------------------- errors

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import stomics_tools as st
 from stomics_tools.cli import _main, main
+from stomics_tools.cli._spelling import config_first
 
 
 @pytest.fixture
@@ -81,6 +83,40 @@ def test_version(capsys):
         main(["--version"])
     assert end.value.code == 0
     assert st.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["graphst", "--help"], ["var-st", "--help"], ["diffusion", "train", "--help"]]
+)
+def test_help_does_without_torch(command):
+    code = (
+        "import sys\nfrom stomics_tools.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n    print(sorted({'torch', 'scanpy', 'lightning'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def commands(what=_main.COMMANDS, words=()) -> list[tuple[str, ...]]:
+    """The words of every command."""
+    if callable(what):
+        return [words]
+    return [found for name, part in what.items() for found in commands(part, (*words, name))]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_has_examples_that_are_understood(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/brain").mkdir(parents=True)
+    Path("outputs/brain/config.yaml").write_text("data_dir: data\nexp_name: brain\n")
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    _, _, examples = capsys.readouterr().out.partition("\nexamples:\n")
+    lines = [line.strip() for line in examples.splitlines()]
+    assert any(line.startswith(" ".join(["stomics", *words])) for line in lines)
+    for line in lines:
+        _main.build_parser().parse_args(config_first(shlex.split(line)[1:], _main.COMMANDS))
 
 
 def test_help_shows_options_with_dashes(capsys):

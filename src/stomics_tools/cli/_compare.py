@@ -69,6 +69,11 @@ def compare(
         Key of the coordinates in obsm.
     modality
         What an h5ad file holds. Default: recognised by its feature types, names and values.
+
+    Examples
+    --------
+    stomics compare --input slice.h5mu --output-dir compared
+    stomics compare --data all --models original enhanced graphst --output-dir compared
     """
     from stomics_tools._validate import check_integer
 

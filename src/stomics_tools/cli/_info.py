@@ -22,7 +22,12 @@ _PACKAGES = (
 
 
 def info() -> None:
-    """Print the versions of what is installed and the devices that models can train on."""
+    """Print the versions of what is installed and the devices that models can train on.
+
+    Examples
+    --------
+    stomics info
+    """
     import torch
 
     print(f"{'python':14}{platform.python_version()} on {platform.system()} {platform.machine()}")

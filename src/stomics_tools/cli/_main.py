@@ -66,11 +66,9 @@ def build_parser() -> ArgumentParser:
 
 
 def _add_command(commands: Any, name: str, function: Command, words: str) -> None:
-    doc = inspect.getdoc(function) or ""
-    what, _, sections = doc.partition("\n\nParameters\n")
-    _, _, examples = sections.partition("\n\nExamples\n--------\n")
+    doc, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
     command = ArgumentParser(
-        description=what,
+        description=doc.partition("\n\nParameters\n")[0],
         epilog=f"examples:\n{indent(examples, '  ')}" if examples else None,
         print_config="--print-config",
         allow_abbrev=False,
@@ -118,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
     try:
         function(**command)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Lightning makes an exit of an interruption.
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
         print("stomics: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left

@@ -37,6 +37,10 @@ def evaluate(
         Micrometres in one unit of the coordinates.
     seed
         Seed of the draws and of what is hidden.
+
+    Examples
+    --------
+    stomics diffusion test --checkpoint outputs/brain
     """
     from stomics_tools import __version__
     from stomics_tools._validate import check_integer, check_number

@@ -41,6 +41,10 @@ def preprocess(
         Column of the slices in obs. Default: all cells are of one slice.
     test_batches
         Slices that are held out.
+
+    Examples
+    --------
+    stomics diffusion preprocess --input cells.h5ad --data-dir data --batch-key section --test-batches section3
     """
     from stomics_tools._validate import check_integer, check_key
     from stomics_tools.cli._output import Clock, check_not_input, replacing

@@ -68,6 +68,11 @@ def sample(
         How much more what is given counts than it would; of models trained for all modes.
     seed
         Seed of the draws.
+
+    Examples
+    --------
+    stomics diffusion sample --checkpoint outputs/brain --input query.h5ad --mode expr_to_pos --output placed.h5ad
+    stomics diffusion sample --checkpoint outputs/brain --mode joint --output new.h5ad
     """
     from stomics_tools._params import plain_params
     from stomics_tools.cli._output import Clock, check_not_input, replacing

@@ -26,6 +26,11 @@ def config(kind: Kind = "full") -> None:
     kind
         basic: neither gate, nor experts, nor masking. gated, moe: with one of them. combined: with both. full: with both
         and masking.
+
+    Examples
+    --------
+    stomics diffusion config
+    stomics diffusion config --kind basic
     """
     print(as_yaml(Config.of_kind(kind).plain()), end="")
 
@@ -69,6 +74,11 @@ def train(
         Options of training.
     masking
         Options of masking.
+
+    Examples
+    --------
+    stomics diffusion train --data-dir data --exp-name brain
+    stomics diffusion train --config outputs/brain/config.yaml --resume
     """
     from stomics_tools.cli._output import Clock
     from stomics_tools.cli.diffusion._data import read_part, setup_arguments
