@@ -110,6 +110,24 @@ def test_prediction_of_another_file(place, model, tmp_path):
         np.testing.assert_array_equal(found.obsm["var_st_upper"], upper)
 
 
+def test_the_most_variable_genes_alone(place, tmp_path):
+    output = tmp_path / "out.h5ad"
+    assert run(place / "spots.h5ad", "--output", output, "--n-top-genes", 5, *TRAINED) == 0
+    found, adata = st.datasets.read_slice(output), spots(0)
+    assert found.n_vars == 12
+    genes = found.obsm["var_st"].columns.tolist()
+    counts = adata.X.toarray()
+    variance = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)).var(axis=0)
+    assert len(genes) == 5
+    part = adata[:, genes].copy()
+    st.model.VARST.setup_anndata(part, patient_key="patient")
+    model = st.model.VARST(part, size="tiny")
+    model.train(max_epochs=2, seed=3, accelerator="cpu", enable_progress_bar=False)
+    np.testing.assert_array_equal(found.obsm["var_st"].to_numpy(), part.layers["var_st"])
+    kept = adata.var_names.isin(genes)
+    assert variance[kept].mean() > variance[~kept].mean()
+
+
 def test_options_from_a_file(place, tmp_path):
     config = tmp_path / "options.yaml"
     config.write_text(f"training_stage: 1\nstage1: {tmp_path / 'wrong'}\nsize: tiny\nmax_epochs: 1\naccelerator: cpu\n")
@@ -164,5 +182,15 @@ def test_options_are_those_of_the_model():
     }
     known |= {*inspect.signature(st.model.VARST.setup_anndata).parameters}
     known |= {*inspect.signature(st.model.VARST.train_stage1).parameters, "level", "accelerator", "devices"}
-    own = {"input", "output", "predict", "load_model", "save_model", "overwrite", "training_stage", "modality"}
+    own = {
+        "input",
+        "output",
+        "predict",
+        "load_model",
+        "save_model",
+        "overwrite",
+        "training_stage",
+        "modality",
+        "n_top_genes",
+    }
     assert set(inspect.signature(var_st).parameters) - own <= known

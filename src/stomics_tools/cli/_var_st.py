@@ -10,7 +10,7 @@ from stomics_tools import __version__
 
 _STAGE1 = ("output", "predict", "save_model")
 """Options that stage 1 alone has no use for."""
-_LOADED = ("stage1", "predict", "save_model", "max_epochs")
+_LOADED = ("stage1", "predict", "save_model", "max_epochs", "n_top_genes")
 """Options that a model which is trained already has no use for."""
 
 
@@ -27,6 +27,7 @@ def var_st(
     modality: str | None = None,
     features_key: str = "X_image",
     layer: str | None = None,
+    n_top_genes: int | None = None,
     spatial_key: str | None = "spatial",
     patient_key: str | None = None,
     section_key: str | None = None,
@@ -71,6 +72,8 @@ def var_st(
         Key of the image features in obsm.
     layer
         Layer of the expression, counts or normalised. Default: X.
+    n_top_genes
+        Learn the most variable genes alone; predictions are then tables in obsm. Default: all genes of the input.
     spatial_key
         Key of the coordinates in obsm; null if there are none.
     patient_key
@@ -122,7 +125,9 @@ def var_st(
     check_numbers(max_epochs=max_epochs, seed=seed)
 
     # These bring torch, which help and a mistyped option need not wait for.
+    from stomics_tools._validate import check_integer, check_key
     from stomics_tools.cli._files import named, one_modality, read_input, write_output, write_results
+    from stomics_tools.cli._genes import chosen_genes
     from stomics_tools.model import VARST
 
     clock.step("import", f"stomics-tools {__version__}")
@@ -139,6 +144,12 @@ def var_st(
         clock.step("write", str(output))
         return
 
+    target = adata
+    if n_top_genes is not None:
+        check_integer(n_top_genes, argument="n_top_genes")
+        if layer is not None:
+            check_key(layer, adata.layers, argument="layer", where="adata.layers")
+        adata = adata[:, chosen_genes(adata, layer, n_top_genes)].copy()
     VARST.setup_anndata(
         adata,
         features_key,
@@ -150,7 +161,6 @@ def var_st(
     )
     model = VARST(adata, size=size, gene_tree=gene_tree, quantizer=quantizer, n_neighbors=n_neighbors)
     clock.step("read", f"{input}, {adata.n_obs} spots, {adata.n_vars} genes")
-    target = adata
     if predict is not None:
         target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)
         clock.step("read", f"{predict}, {target.n_obs} spots")

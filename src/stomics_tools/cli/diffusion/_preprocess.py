@@ -57,6 +57,7 @@ def preprocess(
     check_not_input(input, list(paths.values()), argument="data_dir")
 
     from stomics_tools._params import plain_params
+    from stomics_tools.cli._genes import chosen_genes
     from stomics_tools.cli.diffusion._data import RECORD, read_object
     from stomics_tools.data import CellsSpec, read_cells
 
@@ -65,7 +66,7 @@ def preprocess(
         check_key(layer, adata.layers, argument="layer", where="adata.layers")
     held_out = _held_out(adata, batch_key, test_batches or [])
     clock.step("read", f"{input}, {adata.n_obs} cells, {adata.n_vars} genes")
-    genes = _chosen_genes(adata[~held_out], layer, num_genes)
+    genes = chosen_genes(adata[~held_out], layer, num_genes)
     spec = CellsSpec(layer, spatial_key, batch_key)
     parts = {"train": ~held_out, "test": held_out} if held_out.any() else {"train": ~held_out}
     objects, lines = {}, []
@@ -103,23 +104,3 @@ def _held_out(adata: AnnData, batch_key: str | None, test_batches: list[str]) ->
     if held_out.all():
         raise ValueError(f"`test_batches`: all of {names} are held out, nothing is left to train on.")
     return held_out
-
-
-def _chosen_genes(adata: AnnData, layer: str | None, n_genes: int) -> np.ndarray:
-    """Indices of the most variable genes, in the order of the object."""
-    import numpy as np
-    from scipy import sparse
-
-    from stomics_tools.data import looks_like_counts, total_counts, variable_genes
-
-    if adata.n_vars <= n_genes:
-        return np.arange(adata.n_vars)
-    values = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
-    if looks_like_counts(values.data):
-        total = total_counts(values)
-        return np.sort(variable_genes(values, np.where(total > 0, total, 1.0), n_genes))
-    measured = np.isfinite(values.data)
-    filled = sparse.csr_matrix((np.where(measured, values.data, 0.0), values.indices, values.indptr), values.shape)
-    n = np.maximum(values.shape[0] - np.bincount(values.indices[~measured], minlength=values.shape[1]), 1)
-    mean, square = (np.asarray(m.sum(axis=0)).ravel() / n for m in (filled, filled.multiply(filled)))
-    return np.sort(np.argsort(mean**2 - square, kind="stable")[:n_genes])

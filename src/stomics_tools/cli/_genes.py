@@ -1,0 +1,24 @@
+"""Which genes are kept of many."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from stomics_tools.data import looks_like_counts, total_counts, variable_genes
+
+
+def chosen_genes(adata: AnnData, layer: str | None, n_genes: int) -> np.ndarray:
+    """Indices of the most variable genes, in the order of the object."""
+    if adata.n_vars <= n_genes:
+        return np.arange(adata.n_vars)
+    values = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
+    if looks_like_counts(values.data):
+        total = total_counts(values)
+        return np.sort(variable_genes(values, np.where(total > 0, total, 1.0), n_genes))
+    measured = np.isfinite(values.data)
+    filled = sparse.csr_matrix((np.where(measured, values.data, 0.0), values.indices, values.indptr), values.shape)
+    n = np.maximum(values.shape[0] - np.bincount(values.indices[~measured], minlength=values.shape[1]), 1)
+    mean, square = (np.asarray(m.sum(axis=0)).ravel() / n for m in (filled, filled.multiply(filled)))
+    return np.sort(np.argsort(mean**2 - square, kind="stable")[:n_genes])
