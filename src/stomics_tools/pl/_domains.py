@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from mudata import MuData
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_categories
-from stomics_tools.pl._common import MISSING, category_colors, finish, root_figure
+from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import obs_column, spot_coordinates, stored_colors
+from stomics_tools.pl._paint import draw_key, legend_margin, paint
+from stomics_tools.pl._panels import slice_rows
 from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid
 
 
@@ -85,55 +80,17 @@ def domains(
     """
     xyz = spot_coordinates(adata, spatial_key, argument="spatial_key")
     values = obs_column(adata, color, argument="color")
-    panels = {color if title is None else title: np.arange(adata.n_obs)}
-    if batch_key is not None:
-        slices = obs_column(adata, batch_key, argument="batch_key")
-        codes, names = check_categories(slices, argument="batch_key", where=f".obs[{batch_key!r}]")
-        panels = {name: np.flatnonzero(codes == i) for i, name in enumerate(names)}
+    panels = slice_rows(adata, batch_key, otherwise=color if title is None else title)
     if ax is not None and len(panels) > 1:
         raise ValueError(f"`ax` is one plot but `batch_key={batch_key!r}` has {len(panels)} slices. Leave `ax` out.")
 
-    rgba, key = _paint(values, stored_colors(adata, color), palette, cmap)
-    handles = [] if isinstance(key, ScalarMappable) else key
-    n_columns = 1 + len(handles) // 16  # about as high as a panel
-    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
-    margin = n_columns * (0.6 + 0.08 * longest)
+    rgba, key = paint(values, stored_colors(adata, color), palette, cmap)
+    margin = legend_margin(key)
     axes = [ax] if ax is not None else panel_grid([is_solid(xyz[rows]) for rows in panels.values()], ncols, margin)
     for panel, (name, rows) in zip(axes, panels.items(), strict=True):
         draw_spots(panel, xyz[rows], rgba[rows], size)
         panel.set_title(name)
-    figure = root_figure(axes[0])
     if batch_key is not None and title is not None:
-        figure.suptitle(title)
-    if isinstance(key, ScalarMappable):
-        figure.colorbar(key, ax=axes, shrink=0.6, label=color)
-    else:
-        heading = color if title or batch_key else None
-        axes[-1].legend(
-            handles=key, title=heading, ncols=n_columns, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
-        )
+        root_figure(axes[0]).suptitle(title)
+    draw_key(key, axes, label=color, heading=color if title or batch_key else None, beside=axes[-1])
     return finish(axes, show=show, return_fig=return_fig)
-
-
-def _paint(
-    values: pd.Series,
-    stored: Sequence[str] | None,
-    palette: Sequence[str] | Mapping[Any, str] | None,
-    cmap: str | None,
-) -> tuple[np.ndarray, ScalarMappable | list[Line2D]]:
-    """Colour of every spot, ``(n_obs, 4)``, and what its legend shows."""
-    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    if is_number and values.notna().any():
-        numbers = np.ma.masked_invalid(values.to_numpy(dtype=np.float64))
-        scale = ScalarMappable(Normalize(numbers.min(), numbers.max()), plt.get_cmap(cmap).with_extremes(bad=MISSING))
-        return scale.to_rgba(numbers), scale
-    column = values.astype("category").cat.remove_unused_categories()
-    # Stored colours belong to all categories of the column, used or not.
-    everything = values.astype("category").cat.categories.tolist()
-    colors = dict(zip(everything, category_colors(everything, stored=stored, palette=palette), strict=True))
-    shown = [(str(category), colors[category]) for category in column.cat.categories]
-    if column.isna().any():
-        shown.append(("missing", MISSING))
-    rgba = np.array([to_rgba(color) for _, color in shown])
-    handles = [Line2D([], [], linestyle="", marker="o", color=color, label=label) for label, color in shown]
-    return rgba[column.cat.codes.to_numpy()], handles  # the code of a missing value is -1: the last colour

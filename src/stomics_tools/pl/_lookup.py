@@ -30,6 +30,16 @@ def spot_coordinates(adata: AnnData | MuData, key: str, *, argument: str) -> np.
     return check_coordinates(xyz.to_numpy(), argument=argument, where=f".obsm[{key!r}]")
 
 
+def obsm_table(adata: AnnData | MuData, key: str, *, argument: str) -> pd.DataFrame:
+    """Table of ``.obsm``, with one row for each of ``adata.obs_names``, searched for as columns are.
+
+    Columns of an array are numbered. Spots of which a modality tells nothing are NaN.
+    """
+    holders = _holders(adata, "obsm", key, argument)
+    table = pd.concat([pd.DataFrame(holder.obsm[key], index=holder.obs_names) for holder in holders])
+    return table[~table.index.duplicated()].reindex(adata.obs_names)
+
+
 def stored_colors(adata: AnnData | MuData, key: str) -> Sequence[str] | None:
     """Colours that scanpy or the user left in ``.uns`` for a column of ``.obs``, searched for as columns are."""
     everywhere = [adata] if isinstance(adata, AnnData) else [adata, *adata.mod.values()]

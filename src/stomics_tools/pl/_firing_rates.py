@@ -1,0 +1,79 @@
+"""How much the layers of a spiking model fire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stomics_tools._validate import check_key
+from stomics_tools.pl._common import finish
+
+_BLUE, _ORANGE = "#0072b2", "#d55e00"
+
+
+def firing_rates(
+    model: Any,
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool | None = None,
+) -> Figure | Axes | list[Axes] | None:
+    """Draw how much each layer of neurons fires, and the share of spots in which it is silent.
+
+    Layers stand in the order of computation, the first on top.
+
+    Parameters
+    ----------
+    model
+        A trained :class:`~stomics_tools.model.PRAGASpike`, or the table of its ``spike_stats()``.
+    title
+        Title of the plot.
+    ax
+        Axes to draw on.
+    show
+        Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure if `return_fig`, else None if shown, else the axes.
+
+    Raises
+    ------
+    KeyError
+        If the table lacks a column.
+    ValueError
+        If there are no layers of neurons.
+    """
+    table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.spike_stats()
+    for name in ("firing_rate", "silent_share"):
+        check_key(name, table.columns, argument="model", where="spike_stats().columns")
+    fired = table[table["firing_rate"].notna() & (table.index != "total")]
+    if fired.empty:
+        raise ValueError("`model`: no row of the table has a firing rate. Give the table of `spike_stats()`.")
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained", figsize=(6, 1.2 + 0.3 * len(fired)))
+    at = np.arange(len(fired))
+    ax.barh(at, fired["firing_rate"].to_numpy(dtype=np.float64), 0.6, color=_BLUE, label="firing rate")
+    silent = fired["silent_share"].to_numpy(dtype=np.float64)
+    ax.plot(silent, at, "D", color=_ORANGE, markersize=5, label="share of silent spots", clip_on=False)
+    ax.set_yticks(at, [_label(str(name)) for name in fired.index])
+    ax.set(xlim=(0, 1), ylim=(len(fired) - 0.4, -0.6), xlabel="share")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    if title is not None:
+        ax.set_title(title, pad=28)
+    return finish([ax], show=show, return_fig=return_fig)
+
+
+def _label(name: str) -> str:
+    """``"layers.0.attention.query_spike"`` in words."""
+    parts = name.removeprefix("layers.").replace("_", " ").split(".")
+    return f"layer {parts[0]}: {' '.join(parts[1:])}" if parts[0].isdigit() else name

@@ -1,0 +1,155 @@
+"""A learned graph on the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import Axes3D
+from mpl_toolkits.mplot3d.art3d import Line3DCollection
+from mudata import MuData
+from scipy import sparse
+
+from stomics_tools import _keys
+from stomics_tools._validate import check_integer, check_key
+from stomics_tools.pl._common import MISSING, finish, root_figure
+from stomics_tools.pl._lookup import obs_column, spot_coordinates, stored_colors
+from stomics_tools.pl._paint import draw_key, legend_margin, paint
+from stomics_tools.pl._panels import given_axes, slice_rows
+from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid, pitch
+
+_PANEL_POINTS = 230
+"""Width of a panel, in points of print."""
+
+
+def learned_graph(
+    adata: AnnData | MuData,
+    *,
+    key: str = "praga_spike",
+    graph: str = "spatial",
+    color: str | None = None,
+    max_edges: int = 10_000,
+    spatial_key: str = _keys.SPATIAL,
+    batch_key: str | None = None,
+    size: float = 0.5,
+    width: float = 1.0,
+    palette: Sequence[str] | Mapping[Any, str] | None = None,
+    cmap: str = "viridis_r",
+    ncols: int = 4,
+    title: str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool | None = None,
+) -> Figure | Axes | list[Axes] | None:
+    """Draw a graph as lines between the spots, coloured by their weight, the heaviest on top.
+
+    A line is one pair of spots: its weight is the mean of those of both directions. Nothing is drawn of a spot with
+    itself, nor of pairs from two slices.
+
+    Parameters
+    ----------
+    adata
+        Object with the results of :class:`~stomics_tools.model.PRAGASpike` or :class:`~stomics_tools.model.GraphST`.
+    key
+        Name of the results: the graph is ``obsp[f"{key}_{graph}_connectivities"]``.
+    graph
+        ``"spatial"``, or the name of a modality: the graph of spots with like neighbourhoods in it, whose lines are long.
+    color
+        Column of ``obs`` that colours the spots. Default: grey.
+    max_edges
+        Lines of a panel: only the heaviest are drawn.
+    spatial_key
+        ``obsm`` key of the coordinates, ``(n_obs, 2 or 3)``.
+    batch_key
+        Column of ``obs`` that names the slice of a spot: one panel is drawn for each.
+    size
+        Diameter of a spot in units of the typical distance between neighbours.
+    width
+        Width of the lines, in units of a tenth of that distance.
+    palette
+        Colours of the categories of `color`, in their order or by name.
+    cmap
+        Colour map of the weights.
+    ncols
+        Panels in a row.
+    title
+        Title of the plot; panels of several slices carry the name of the slice. Default: the graph and, where not all
+        lines are drawn, their number.
+    ax
+        Axes to draw on: one, or one for each slice.
+    show
+        Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure if `return_fig`, else None if shown, else the axes (a list of them for several slices).
+
+    Raises
+    ------
+    KeyError
+        If a key is absent.
+    ValueError
+        If coordinates are unusable, the graph has no edges, or `ax` has too few or too many axes.
+    """
+    check_integer(ncols, argument="ncols")
+    check_integer(max_edges, argument="max_edges")
+    name = _keys.connectivities(key, graph)
+    check_key(name, adata.obsp, argument="graph", where="adata.obsp")
+    xyz = spot_coordinates(adata, spatial_key, argument="spatial_key")
+    panels = slice_rows(adata, batch_key, otherwise="")
+    rgba: np.ndarray | None = None
+    legend: Any = []
+    if color is not None:
+        rgba, legend = paint(obs_column(adata, color, argument="color"), stored_colors(adata, color), palette, None)
+    given = given_axes(ax, len(panels), what=", ".join(panels))
+    pairs = {part: _pairs(sparse.csr_matrix(adata.obsp[name])[rows][:, rows]) for part, rows in panels.items()}
+    drawn = [edges[2][-max_edges:] for edges in pairs.values()]
+    weights = np.concatenate(drawn)
+    if not len(weights):
+        raise ValueError(f"`graph`: `adata.obsp[{name!r}]` has no edges between different spots.")
+
+    axes = given or panel_grid([is_solid(xyz[rows]) for rows in panels.values()], ncols, 1 + legend_margin(legend))
+    scale = ScalarMappable(Normalize(weights.min(), weights.max()), plt.get_cmap(cmap))
+    for panel, (part, rows) in zip(axes, panels.items(), strict=True):
+        own, (i, j, weight) = xyz[rows], (values[-max_edges:] for values in pairs[part])
+        colors = np.full(len(rows), MISSING) if rgba is None else rgba[rows]
+        draw_spots(panel, own, colors, size)
+        _draw_lines(panel, np.stack([own[i], own[j]], axis=1), scale.to_rgba(weight), width * pitch(own) / 10)
+        n_all = len(pairs[part][2])
+        count = f", {len(weight):,} heaviest of {n_all:,} edges" if len(weight) < n_all else ""
+        panel.set_title((part or title or f"{graph} graph") + ("" if title is not None and not part else count))
+    if batch_key is not None:
+        root_figure(axes[0]).suptitle(f"{graph} graph" if title is None else title)
+    draw_key(scale, axes, label="weight of the edge", heading=None, beside=axes[-1])
+    if color is not None:
+        draw_key(legend, axes, label=color, heading=color, beside=axes[-1])
+    return finish(axes, show=show, return_fig=return_fig)
+
+
+def _pairs(graph: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both ends and the weight of every pair of different spots, the lightest first."""
+    both = sparse.triu((graph + graph.T) / 2, k=1, format="coo")
+    both.eliminate_zeros()
+    order = np.argsort(both.data, kind="stable")
+    return both.row[order], both.col[order], both.data[order]
+
+
+def _draw_lines(ax: Axes, ends: np.ndarray, rgba: np.ndarray, width: float) -> None:
+    """Draw lines between `ends` ``(n, 2, 2 or 3)``, `width` in the unit of the coordinates."""
+    extent = np.ptp(ends, axis=(0, 1)).max()
+    points = float(np.clip(width / extent * _PANEL_POINTS, 0.3, 3))
+    if isinstance(ax, Axes3D):
+        ax.add_collection3d(Line3DCollection(ends, colors=rgba, linewidths=points))
+        return
+    # Tens of thousands of lines would make a vector file that no viewer opens.
+    ax.add_collection(LineCollection(ends[..., :2], colors=rgba, linewidths=points, rasterized=True), autolim=False)

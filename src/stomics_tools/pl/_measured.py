@@ -1,0 +1,79 @@
+"""Measured and predicted expression of genes, in the same units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from stomics_tools._validate import check_key
+from stomics_tools.data import looks_like_counts, normalize_expression
+
+
+def chosen_genes(genes: str | Sequence[str]) -> list[str]:
+    """The genes asked for, as a list.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is named twice.
+    """
+    names = [genes] if isinstance(genes, str) else list(genes)
+    if not names:
+        raise ValueError("`genes` is empty. Name at least one.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`genes`: some occur twice in {names}. Name each once.")
+    return names
+
+
+def predicted_genes(adata: AnnData, key: str, genes: Sequence[str], *, argument: str) -> np.ndarray:
+    """Predictions of `genes`, float64 ``(n_obs, len(genes))``.
+
+    They are ``layers[key]``, or a table ``obsm[key]`` with columns named after genes.
+    """
+    if key in adata.layers:
+        return _columns(adata, adata.layers[key], genes)
+    tables = [name for name, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
+    check_key(key, [*adata.layers.keys(), *tables], argument=argument, where="adata.layers")
+    table = adata.obsm[key]
+    for gene in genes:
+        check_key(gene, table.columns, argument="genes", where=f"adata.obsm[{key!r}].columns")
+    return table[list(genes)].to_numpy(dtype=np.float64)
+
+
+def measured_genes(adata: AnnData, layer: str | None, key: str, genes: Sequence[str]) -> np.ndarray:
+    """Measured expression of `genes`, float64 ``(n_obs, len(genes))``; NaN where a gene was not measured.
+
+    Counts become log(1 + counts per 10,000) of the genes that are predicted, the unit of predictions from counts.
+    """
+    if layer is not None:
+        check_key(layer, adata.layers, argument="layer", where="adata.layers")
+    raw = adata.X if layer is None else adata.layers[layer]
+    if raw is None:
+        raise ValueError("`layer`: `adata.X` is empty. Name the layer of the measured expression.")
+    columns = _columns(adata, raw, genes)
+    if key not in adata.layers:
+        predicted = adata.var_names.isin(adata.obsm[key].columns)
+        raw = raw[:, np.flatnonzero(predicted)]
+    if not sparse.issparse(raw):
+        raw = np.asarray(raw[:])
+    values = raw.data if sparse.issparse(raw) else raw
+    if not looks_like_counts(values):
+        return columns
+    if sparse.issparse(raw):
+        raw = raw.copy()
+        raw.data = np.nan_to_num(raw.data)
+    total = np.asarray(np.nansum(raw, axis=1) if isinstance(raw, np.ndarray) else raw.sum(axis=1), dtype=np.float64)
+    total = total.ravel()
+    return normalize_expression(columns, np.where(total > 0, total, 1.0)).astype(np.float64)
+
+
+def _columns(adata: AnnData, raw: Any, genes: Sequence[str]) -> np.ndarray:
+    for gene in genes:
+        check_key(gene, adata.var_names, argument="genes", where="adata.var_names")
+    chosen = raw[:, adata.var_names.get_indexer(list(genes))]
+    return np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float64)
