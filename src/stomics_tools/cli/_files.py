@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anndata import AnnData
 from mudata import MuData
@@ -13,7 +14,9 @@ from stomics_tools._compat import columns_as_given
 from stomics_tools._validate import check_key
 from stomics_tools.cli._output import replacing
 from stomics_tools.datasets import read_slice
-from stomics_tools.model._base import SpatialModel
+
+if TYPE_CHECKING:
+    from stomics_tools.model._base import SpatialModel
 
 
 @contextmanager

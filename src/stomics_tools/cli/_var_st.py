@@ -177,8 +177,9 @@ def var_st(
         enable_progress_bar=sys.stderr.isatty(),
         key_added=None,
     )
-    for name in (name for name in ("stage1", "stage2") if f"{name}_train_loss" in model.history):
-        clock.step("train", f"VARST {name}, {losses(model.history, f'{name}_train_loss')}")
+    trained = [name for name in ("stage1", "stage2") if f"{name}_train_loss" in model.history]
+    how = "; ".join(f"{name}, {losses(model.history, f'{name}_train_loss')}" for name in trained)
+    clock.step("train", f"VARST {how}")
     if stage1 is not None and training_stage != 2:
         model.save_stage1(stage1, overwrite=overwrite)
         clock.step("write", str(stage1))
