@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 
 import lightning.pytorch.loggers as loggers
 import numpy as np
@@ -41,20 +42,30 @@ def test_csv_and_tensorboard(each_new, tmp_path):
     assert_equals_history(in_tensorboard(logger[1]), model)
 
 
-def in_wandb(path):
-    """Histories in the file of an offline run: fragments of records in blocks of 32 KiB, after a header of 7 bytes."""
-    content, at, record, found = path.read_bytes(), 7, b"", {}
+def wandb_records(path):
+    """Records of an offline run: fragments in blocks of 32 KiB, after a header of 7 bytes."""
+    content, at, record, found = path.read_bytes(), 7, b"", []
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
         length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
-        record = content[at + 7 : at + 7 + length] if kind in (1, 2) else record + content[at + 7 : at + 7 + length]
+        record = (b"" if kind in (1, 2) else record) + content[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):
-            for item in Record.FromString(record).history.item:
-                name = item.key or "/".join(item.nested_key)
-                found.setdefault(name, []).append(json.loads(item.value_json))
+        if kind in (1, 4) and at <= len(content):
+            found.append(Record.FromString(record))
+    return found
+
+
+def in_wandb(path):
+    """Histories in the file, when its writer, another process, has ended it."""
+    end = time.monotonic() + 30
+    while not any(record.HasField("exit") for record in (records := wandb_records(path))):
+        assert time.monotonic() < end, "the run was not ended"
+        time.sleep(0.05)
+    found: dict[str, list[float]] = {}
+    for item in (item for record in records for item in record.history.item):
+        found.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
     return {
         k: np.array(v) for k, v in found.items() if not k.startswith("_") and k not in ("epoch", "trainer/global_step")
     }

@@ -74,7 +74,7 @@ def test_a_saved_model_goes_on_with_what_was_read(each, tmp_path):
     np.testing.assert_array_equal(loaded.get_latent_representation(), each.model.get_latent_representation())
     for part in ("obsm", "obsp", "layers"):
         now, before = (getattr(data, part, None) or {} for data in (read, each.data))
-        for name in [name for name in before if each.key in name]:
+        for name in [name for name in before if each.key in str(name)]:
             assert_same(now[name.replace(each.key, "again")], now[name], name)
 
 
