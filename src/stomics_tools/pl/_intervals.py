@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -101,7 +102,7 @@ def _draw(ax: Axes, low: np.ndarray, mean: np.ndarray, high: np.ndarray, seen: n
     at = np.arange(len(mean))
     outside = (seen < low) | (seen > high)
     inside = np.isfinite(seen) & ~outside
-    style = {"markersize": 2.5, "markeredgewidth": 0, "alpha": 0.7, "linestyle": "", "marker": "o"}
+    style: dict[str, Any] = {"markersize": 2.5, "markeredgewidth": 0, "alpha": 0.7, "linestyle": "", "marker": "o"}
     ax.fill_between(at, low, high, color=_BAND, linewidth=0, alpha=0.6, label="interval")
     ax.plot(at[inside], seen[inside], color=_BLUE, label="measured, inside", **style)
     ax.plot(at[outside], seen[outside], color=_ORANGE, label="measured, outside", **style)

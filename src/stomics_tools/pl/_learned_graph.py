@@ -36,7 +36,7 @@ def learned_graph(
     key: str = "praga_spike",
     graph: str = "spatial",
     color: str | None = None,
-    max_edges: int = 10_000,
+    max_edges: int | None = None,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     size: float = 0.5,
@@ -49,7 +49,7 @@ def learned_graph(
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
-    """Draw a graph as lines between the spots, coloured by their weight, the heaviest on top.
+    """Draw a graph as lines between the spots, under these, coloured by their weight, the heaviest on top.
 
     A line is one pair of spots: its weight is the mean of those of both directions. Nothing is drawn of a spot with
     itself, nor of pairs from two slices.
@@ -65,7 +65,7 @@ def learned_graph(
     color
         Column of ``obs`` that colours the spots. Default: grey.
     max_edges
-        Lines of a panel: only the heaviest are drawn.
+        Lines of a panel: only the heaviest are drawn. Default: three a spot.
     spatial_key
         ``obsm`` key of the coordinates, ``(n_obs, 2 or 3)``.
     batch_key
@@ -102,7 +102,8 @@ def learned_graph(
         If coordinates are unusable, the graph has no edges, or `ax` has too few or too many axes.
     """
     check_integer(ncols, argument="ncols")
-    check_integer(max_edges, argument="max_edges")
+    if max_edges is not None:
+        check_integer(max_edges, argument="max_edges")
     name = _keys.connectivities(key, graph)
     check_key(name, adata.obsp, argument="graph", where="adata.obsp")
     xyz = spot_coordinates(adata, spatial_key, argument="spatial_key")
@@ -112,16 +113,18 @@ def learned_graph(
     if color is not None:
         rgba, legend = paint(obs_column(adata, color, argument="color"), stored_colors(adata, color), palette, None)
     given = given_axes(ax, len(panels), what=", ".join(panels))
-    pairs = {part: _pairs(sparse.csr_matrix(adata.obsp[name])[rows][:, rows]) for part, rows in panels.items()}
-    drawn = [edges[2][-max_edges:] for edges in pairs.values()]
+    graphs = {part: sparse.csr_matrix(adata.obsp[name])[rows][:, rows] for part, rows in panels.items()}
+    pairs = {part: _pairs(own) for part, own in graphs.items()}
+    most = {part: 3 * len(rows) if max_edges is None else max_edges for part, rows in panels.items()}
+    drawn = [weight[-most[part] :] for part, (_, _, weight) in pairs.items()]
     weights = np.concatenate(drawn)
     if not len(weights):
         raise ValueError(f"`graph`: `adata.obsp[{name!r}]` has no edges between different spots.")
 
     axes = given or panel_grid([is_solid(xyz[rows]) for rows in panels.values()], ncols, 1 + legend_margin(legend))
-    scale = ScalarMappable(Normalize(weights.min(), weights.max()), plt.get_cmap(cmap))
+    scale = ScalarMappable(_norm(weights), plt.get_cmap(cmap))
     for panel, (part, rows) in zip(axes, panels.items(), strict=True):
-        own, (i, j, weight) = xyz[rows], (values[-max_edges:] for values in pairs[part])
+        own, (i, j, weight) = xyz[rows], (values[-most[part] :] for values in pairs[part])
         colors = np.full(len(rows), MISSING) if rgba is None else rgba[rows]
         draw_spots(panel, own, colors, size)
         _draw_lines(panel, np.stack([own[i], own[j]], axis=1), scale.to_rgba(weight), width * pitch(own) / 10)
@@ -130,10 +133,16 @@ def learned_graph(
         panel.set_title((part or title or f"{graph} graph") + ("" if title is not None and not part else count))
     if batch_key is not None:
         root_figure(axes[0]).suptitle(f"{graph} graph" if title is None else title)
-    draw_key(scale, axes, label="weight of the edge", heading=None, beside=axes[-1])
+    draw_key(scale, axes, label="weight of the edge", extend="both", heading=None, beside=axes[-1])
     if color is not None:
         draw_key(legend, axes, label=color, heading=color, beside=axes[-1])
     return finish(axes, show=show, return_fig=return_fig)
+
+
+def _norm(weights: np.ndarray) -> Normalize:
+    """A few edges weigh many times the others, so the ends leave one in a hundred out; equal weights have one colour."""
+    low, high = np.percentile(weights, [1, 99])
+    return Normalize(low if high - low > 1e-3 * abs(high) else min(low, 0.0), high)
 
 
 def _pairs(graph: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,9 +156,10 @@ def _pairs(graph: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _draw_lines(ax: Axes, ends: np.ndarray, rgba: np.ndarray, width: float) -> None:
     """Draw lines between `ends` ``(n, 2, 2 or 3)``, `width` in the unit of the coordinates."""
     extent = np.ptp(ends, axis=(0, 1)).max()
-    points = float(np.clip(width / extent * _PANEL_POINTS, 0.3, 3))
+    points = float(np.clip(width / extent * _PANEL_POINTS, 0.3, 2))
     if isinstance(ax, Axes3D):
         ax.add_collection3d(Line3DCollection(ends, colors=rgba, linewidths=points))
         return
     # Tens of thousands of lines would make a vector file that no viewer opens.
-    ax.add_collection(LineCollection(ends[..., :2], colors=rgba, linewidths=points, rasterized=True), autolim=False)
+    lines = LineCollection(list(ends[..., :2]), colors=rgba, linewidths=points, zorder=0.5, rasterized=True)
+    ax.add_collection(lines, autolim=False)

@@ -94,8 +94,8 @@ def modality_weights(
 
     axes = given or panel_grid([is_solid(xyz[rows]) for *_, rows in panels], ncols, 1.0)
     scale = number_scale(weights.to_numpy(dtype=np.float64, na_value=np.nan), cmap)
-    for panel, (label, name, rows) in zip(axes, panels, strict=True):
-        draw_spots(panel, xyz[rows], paint_numbers(weights[name].iloc[rows], scale), size)
+    for panel, (label, column, rows) in zip(axes, panels, strict=True):
+        draw_spots(panel, xyz[rows], paint_numbers(weights[column].iloc[rows], scale), size)
         panel.set_title(label)
     if title is not None:
         root_figure(axes[0]).suptitle(title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,11 +63,20 @@ def legend_margin(key: ScalarMappable | list[Line2D]) -> float:
 
 
 def draw_key(
-    key: ScalarMappable | list[Line2D], axes: list[Axes], *, label: str, heading: str | None, beside: Axes
+    key: ScalarMappable | list[Line2D],
+    axes: list[Axes],
+    *,
+    label: str,
+    heading: str | None,
+    beside: Axes,
+    extend: Literal["neither", "both"] = "neither",
 ) -> None:
-    """Draw a bar with a `label` for all `axes`, or a legend with a `heading` right of one of them."""
+    """Draw a bar with a `label` for all `axes`, or a legend with a `heading` right of one of them.
+
+    `extend` tells whether values lie beyond the ends of the bar.
+    """
     if isinstance(key, ScalarMappable):
-        root_figure(axes[0]).colorbar(key, ax=axes, shrink=0.6, label=label)
+        root_figure(axes[0]).colorbar(key, ax=axes, shrink=0.6, label=label, extend=extend)
         return
     beside.legend(
         handles=key, title=heading, ncols=_columns(key), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)

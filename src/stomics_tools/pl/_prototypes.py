@@ -104,7 +104,7 @@ def prototypes(
     draw_key(legend, axes, label="prototype", heading="prototype", beside=axes[-2])
     scale = number_scale([-1, 1], "RdBu_r")
     heat = axes[-1]
-    heat.imshow(likeness[np.ix_(order, order)], cmap=scale.cmap, norm=scale.norm)
+    heat.imshow(likeness[np.ix_(order, order)], cmap=scale.cmap, vmin=-1, vmax=1)
     heat.set_xticks(names, order)
     heat.set_yticks(names, order)
     heat.set(title="likeness", xlabel="prototype", ylabel="prototype")
