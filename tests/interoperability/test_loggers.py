@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+from itertools import chain
 
 import lightning.pytorch.loggers as loggers
 import numpy as np
@@ -60,11 +61,13 @@ def wandb_records(path):
 def in_wandb(path):
     """Histories in the file, when its writer, another process, has ended it."""
     end = time.monotonic() + 30
-    while not any(record.HasField("exit") for record in (records := wandb_records(path))):
+    records = wandb_records(path)
+    while not any(record.HasField("exit") for record in records):
         assert time.monotonic() < end, "the run was not ended"
         time.sleep(0.05)
+        records = wandb_records(path)
     found: dict[str, list[float]] = {}
-    for item in (item for record in records for item in record.history.item):
+    for item in chain.from_iterable(record.history.item for record in records):
         found.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
     return {
         k: np.array(v) for k, v in found.items() if not k.startswith("_") and k not in ("epoch", "trainer/global_step")
