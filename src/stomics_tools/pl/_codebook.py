@@ -62,7 +62,7 @@ def codebook_usage(
     at = np.arange(len(table))
     ax.bar(at - _WIDTH / 2, table["usage"].to_numpy(dtype=np.float64), _WIDTH, label="usage")
     bars = ax.bar(at + _WIDTH / 2, perplexity / n_codes, _WIDTH, label="perplexity")
-    ax.bar_label(bars, [f"{value:.0f}" for value in perplexity], fontsize="x-small", padding=2)
+    ax.bar_label(bars, [f"{value:.0f}" for value in perplexity], fontsize="x-small", padding=4)
     ax.hlines(most, at, at + _WIDTH, colors="black", linewidth=1, label="most there can be")
     ax.set_xticks(at, table.index.astype(str))
     ax.set_xlabel("tokens of the scale")
