@@ -82,6 +82,7 @@ RNA = tuple(name for name, source in SLICES.items() if not source.paired and "rn
 
 METHODS = {
     **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline") for n in range(4)},
+    **{f"smooth{n}_recipe": Method(partial(smoothed, n_hops=n), "default") for n in range(1, 4)},
     "hops3": Method(hops, "baseline"),
     "praga_10x": Method(partial(praga, preset="praga", data_type="10x"), "published"),
     "dense_10x": Method(partial(dense, data_type="10x"), "published", data=PUBLISHED_PAIRS),
