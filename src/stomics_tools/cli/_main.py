@@ -116,10 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
     try:
         function(**command)
-    except (KeyboardInterrupt, SystemExit) as end:
-        # Lightning makes an exit of an interruption.
-        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
-            raise
+    except KeyboardInterrupt:
         print("stomics: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ def fit(
     Torch's generators are seeded for the call and given back as they were. ``accelerator="auto"`` is a GPU by CUDA
     where there is one, else the CPU (never MPS: asked for by name only, as in scvi-tools). `patience` stops when the
     training loss has not fallen for so many epochs. Several devices each run the calling script (Lightning's ``"ddp"``,
-    for batches; a plan on all spots does the same work on each). Other arguments go to :class:`lightning.pytorch.Trainer`.
+    for batches; a plan on all spots does the same work on each). An interruption is a ``KeyboardInterrupt``, after which
+    the process lives on as it was. Other arguments go to :class:`lightning.pytorch.Trainer`.
     """
     keep = History(history)
     every: list[pl.Callback] = [*callbacks, keep]
@@ -78,8 +80,22 @@ def fit(
             **trainer_kwargs,
         )
         plan.train()
-        trainer.fit(plan, data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
+        with _interruptible():
+            trainer.fit(plan, data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
     return keep.tables()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interruption stays one: Lightning would end the process, and ignore every further one from then on."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise end.__context__ from None
 
 
 @contextmanager
