@@ -6,6 +6,7 @@ import pandas as pd
 from page import Part, Table, parts
 
 SMOOTH = ("smooth1", "smooth2", "smooth3")
+RECIPE = {f"{name}_recipe": f"{name}, `pp.rna`" for name in SMOOTH}
 SECTIONS = tuple(f"her2st_{name}" for name in ("A1", "B1", "C1", "D1", "E1", "F1"))
 EIGHT = ("151673", "151675", "starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc", "osmfish", "mob")
 LINEAR, QUADRATIC, SOFTMAX = "spiking, linear order", "spiking, quadratic order", "scaled_dot_product_attention"
@@ -49,7 +50,11 @@ TABLES: dict[str, Table] = {
         "domains.csv",
         "data",
         parts((*EIGHT, "hln_protein", *SECTIONS), "dataset"),
-        parts(("pca", *SMOOTH, "hops3", "praga_10x", "praga_spots", "praga_spike"), "method"),
+        [
+            *parts(("pca", *SMOOTH), "method"),
+            *parts(RECIPE, "method"),
+            *parts(("hops3", "praga_10x", "praga_spots", "praga_spike"), "method"),
+        ],
         column="ari",
         digits=3,
         counts=True,
@@ -77,7 +82,7 @@ TABLES: dict[str, Table] = {
             Part("mean of the first eight", EIGHT),
             Part("mean of the six sections of HER2ST", SECTIONS),
         ],
-        parts((*SMOOTH, "praga_spike", "graphst"), "method"),
+        [*parts(SMOOTH, "method"), *parts(RECIPE, "method"), *parts(("praga_spike", "graphst"), "method")],
         column="ari",
         digits=3,
         counts=True,
