@@ -139,7 +139,7 @@ def _check_logger(name: LoggerName) -> None:
     if name in ("tensorboard", "wandb") and find_spec(name) is None:
         raise ValueError(
             f"`logger`: {name!r} needs the package {name}, which is not installed. "
-            f"Run `pip install {name}`, or choose csv or none."
+            f'Run `pip install "stomics-tools[{name}]"`, or choose csv or none.'
         )
 
 
