@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "model": OWN_LEAVES | {"nn", "data", "train"},
     "datasets": OWN_LEAVES | {"data"},
     "pp": OWN_LEAVES | {"data", "nn"},
-    "pl": OWN_LEAVES | {"data"},
+    "pl": OWN_LEAVES | {"data", "metrics"},
     "tl": OWN_LEAVES | {"data", "nn", "train", "model", "pp", "metrics", "baselines"},
     "cli": None,
 }
@@ -199,7 +199,7 @@ def test_plots_return_as_scanpy_does(thing):
     parameters = inspect.signature(thing).parameters
     assert {"ax", "show", "return_fig"} <= set(parameters)
     assert "save" not in parameters
-    assert len(positional(thing)) == 1
+    assert 1 <= len(positional(thing)) <= 2
 
 
 def documented(thing: Any) -> set[str]:

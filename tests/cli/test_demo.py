@@ -122,7 +122,7 @@ def test_errors_are_one_line_and_leave_no_file(slice_file, tmp_path, capsys, opt
 def test_files_that_are_no_slices(tmp_path, capsys):
     damaged = tmp_path / "damaged.h5ad"
     table = tmp_path / "table.csv"
-    for path, message in ((damaged, "cannot be read as a .h5ad file"), (table, "suffix")):
+    for path, message in ((damaged, "cannot be read as a .h5ad file"), (table, "must be an h5ad or h5mu file")):
         path.write_bytes(b"no slice")
         assert run("--input", path, "--output-dir", tmp_path) == 1
         assert message in capsys.readouterr().err

@@ -27,13 +27,11 @@ class Trained(NamedTuple):
     key: str
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _short_regression():
+@pytest.fixture(autouse=True)
+def _short_regression(monkeypatch):
     """What comes before the diffusion takes as long for few cells as for many."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_priors, "_VISITS", 300)
-        patch.setattr(_retrieval, "_N_STEPS", 20)
-        yield
+    monkeypatch.setattr(_priors, "_VISITS", 300)
+    monkeypatch.setattr(_retrieval, "_N_STEPS", 20)
 
 
 def multiomics() -> MuData:

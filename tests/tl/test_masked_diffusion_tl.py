@@ -91,7 +91,7 @@ def test_the_number_of_epochs_is_that_of_train(adata, monkeypatch):
     given = {}
     monkeypatch.setattr(MaskedDiffusion, "train", lambda self, **how: given.update(how))
     tl.masked_diffusion(adata)
-    assert given == {"seed": 0, "key_added": "masked_diffusion"}
+    assert given == {"seed": None, "key_added": "masked_diffusion"}
 
 
 def test_bad_input_changes_nothing(adata):

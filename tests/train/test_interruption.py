@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import lightning.pytorch as pl
 import pytest
@@ -20,11 +21,18 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_interruption_is_raised_and_can_happen_again() -> None:
+@pytest.fixture
+def handler() -> Iterator[object]:
+    """Python's own handler: processes that run tests side by side ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interruption_is_raised_and_can_happen_again(handler: object) -> None:
     adata = simulate_multiomics(n_obs=100, n_domains=3, modalities=["rna"], seed=0)["rna"]
     GraphST.setup_anndata(adata)
     model = GraphST(adata, n_latent=4)
-    handler = signal.getsignal(signal.SIGINT)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             model.train(5, callbacks=[Interrupt()], enable_progress_bar=False)
