@@ -7,6 +7,16 @@ from pathlib import Path
 SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 
 
+def check_paths(inputs: list[Path], output: Path | None, save_model: Path | None, *, overwrite: bool) -> None:
+    """Check what a command reads (the input, and what it predicts if that is another) and what it writes."""
+    for argument, path in zip(("input", "predict"), inputs, strict=False):
+        check_input(path, argument=argument)
+    if output is not None:
+        check_output(output, inputs, overwrite=overwrite)
+    if save_model is not None:
+        check_model_folder(save_model, overwrite=overwrite)
+
+
 def check_input(path: Path, *, argument: str = "input") -> None:
     """Raise unless there is a slice at `path`, going by its name."""
     if not path.exists():

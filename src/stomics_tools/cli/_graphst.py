@@ -95,14 +95,11 @@ def graphst(
     stomics simulate multiomics --output slice.h5ad --modalities rna --n-obs 1000
     stomics graphst slice.h5ad --output domains.h5ad --n-domains 6
     """
-    from stomics_tools.cli._checks import check_input, check_model_folder, check_numbers, check_output
+    from stomics_tools.cli._checks import check_numbers, check_paths
     from stomics_tools.cli._output import Clock, losses
 
     clock = Clock()
-    check_input(input)
-    check_output(output, [input], overwrite=overwrite)
-    if save_model is not None:
-        check_model_folder(save_model, overwrite=overwrite)
+    check_paths([input], output, save_model, overwrite=overwrite)
     check_numbers(n_domains=n_domains, max_epochs=max_epochs, seed=seed)
 
     # These bring torch, which help and a mistyped option need not wait for.

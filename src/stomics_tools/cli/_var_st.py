@@ -107,19 +107,14 @@ def var_st(
     stomics var-st spots.h5ad --output predicted.h5ad --patient-key patient --size tiny --save-model model
     stomics var-st spots.h5ad --load-model model --output again.h5ad
     """
-    from stomics_tools.cli._checks import check_input, check_model_folder, check_numbers, check_output
+    from stomics_tools.cli._checks import check_model_folder, check_numbers, check_paths
     from stomics_tools.cli._output import Clock, losses
 
     clock = Clock()
     given = {name: value for name, value in locals().items() if value is not None}
     _check_stages(given)
     inputs = [input] if predict is None else [input, predict]
-    for argument, path in zip(("input", "predict"), inputs, strict=False):
-        check_input(path, argument=argument)
-    if output is not None:
-        check_output(output, inputs, overwrite=overwrite)
-    if save_model is not None:
-        check_model_folder(save_model, overwrite=overwrite)
+    check_paths(inputs, output, save_model, overwrite=overwrite)
     if stage1 is not None and training_stage != 2:
         check_model_folder(stage1, overwrite=overwrite, argument="stage1")
     check_numbers(max_epochs=max_epochs, seed=seed)
