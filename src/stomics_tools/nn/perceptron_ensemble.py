@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Of each output."""
+    return (output - target).square()
 
 
 class EnsembleLinear(nn.Module):
@@ -81,8 +88,17 @@ class PerceptronEnsemble(nn.Module):
         """Prediction of every spot by the member that was not trained on its `fold` ``(b,)``: ``(b, n_outputs)``."""
         return self._every(x)[self.n_members + fold, torch.arange(len(x), device=x.device)]
 
-    def loss(self, x: Tensor, y: Tensor, measured: Tensor, fold: Tensor, *, mixup: float) -> Tensor:
-        """Squared error per output and member, on mixtures of two spots (Zhang et al. 2018).
+    def loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        measured: Tensor,
+        fold: Tensor,
+        *,
+        mixup: float,
+        error: Callable[[Tensor, Tensor], Tensor] = squared_error,
+    ) -> Tensor:
+        """Error per output and member, on mixtures of two spots (Zhang et al. 2018).
 
         A mixture counts for the members that may see both of its spots.
 
@@ -96,6 +112,8 @@ class PerceptronEnsemble(nn.Module):
             int64 ``(b,)``.
         mixup
             Both parameters of the Beta distribution of the shares; 0 for no mixture.
+        error
+            Of outputs ``(n_members + n_folds, b, n_outputs)`` and targets ``(b, n_outputs)``, each by itself.
         """
         other = torch.randperm(len(x), device=x.device)
         share = x.new_ones(len(x), 1)
@@ -108,8 +126,8 @@ class PerceptronEnsemble(nn.Module):
             seen[self.n_members + fold[other], rows] = 0
         weight = seen * (measured * measured[other] if mixup > 0 else measured)
         target = share * y + (1 - share) * y[other]
-        error = (self._every(share * x + (1 - share) * x[other]) - target).square() * weight
-        return (error.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
+        errors = error(self._every(share * x + (1 - share) * x[other]), target) * weight
+        return (errors.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
 
     def _every(self, x: Tensor) -> Tensor:
         return self.layers(x.expand(self.n_members + self.n_folds, -1, -1))

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from stomics_tools.model.masked_diffusion._layout import expected_layout, with_mean
 from stomics_tools.model.masked_diffusion._mixture import Mixture
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule, Prior
 from stomics_tools.model.masked_diffusion._sampler import Denoiser, Sampler, sample_chain
@@ -105,18 +106,29 @@ class Drawing:
     def layout(self, generator: torch.Generator, temperature: float) -> Tensor:
         """A draw of positions ``(n, d)``.
 
-        Below a `temperature` of 1 it keeps its root as share of the distance to the position expected, and all cells
-        are then spread to the density of the tissue of training.
+        Below a `temperature` of 1 it lies around the layout expected, at its root times the distance of the draw from the
+        positions expected, and all cells are then spread to the density of the tissue of training.
         """
         drawn = self.draw(generator)[0]
         if temperature == 1:
             return drawn
-        near = self._middle + temperature**0.5 * (drawn - self._middle)
-        return spread(near, self._module.alike.position.cpu(), generator)
+        near = self.expected_layout + temperature**0.5 * (drawn - self.expected_position)
+        return spread(near, self._module.references.position.cpu(), generator)
 
     @cached_property
-    def _middle(self) -> Tensor:
+    def expected_position(self) -> Tensor:
+        """Mean position ``(n, d)`` of each cell."""
         return self.expect(torch.Generator().manual_seed(0))[0]
+
+    @cached_property
+    def expected_layout(self) -> Tensor:
+        """Positions ``(n, d)`` whose distances are those to be expected, see :func:`expected_layout`.
+
+        Of places by the genes of each cell, such that the mean is the position expected.
+        """
+        mean, place = self.expected_position, self._module.places.position.cpu()
+        probability = self._module.probabilities(self._given.genes.to(self._device)).cpu()
+        return expected_layout(with_mean(probability, place, mean), place, torch.Generator().manual_seed(0))
 
     @torch.no_grad()
     def expect(self, generator: torch.Generator, n_draws: int = 4) -> tuple[Tensor, Tensor]:
@@ -216,7 +228,7 @@ class Drawing:
         }
         batch = {name: value[None].to(self._device) for name, value in batch.items()}
         expected = self._module.expression_prior(batch)
-        priors = (self._module.position_prior(batch, expected.mean), expected)
+        priors = (self._module.position_prior(batch), expected)
         known = torch.stack([given.placed[rows], given.shown[rows]], dim=-1).to(self._device)
         start = {}
         for kind, (name, value) in enumerate(((_POSITION, given.position), (_EXPRESSION, given.latent))):

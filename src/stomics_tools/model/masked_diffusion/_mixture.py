@@ -12,7 +12,7 @@ from stomics_tools.model.masked_diffusion._schedule import Level, Posterior
 
 
 class Mixture(NamedTuple):
-    """Of vectors ``(..., d)``: ``mean`` ``(..., k, d)``, ``variance`` that broadcasts to it, ``log_weight`` ``(..., k)``."""
+    """Of vectors ``(..., d)``: ``mean`` and ``variance`` that broadcast to ``(..., k, d)``, ``log_weight`` ``(..., k)``."""
 
     mean: Tensor
     variance: Tensor
@@ -43,9 +43,3 @@ def mixture_posterior(noised: Tensor, level: Level, prior: Mixture) -> Posterior
     mean = (share * means).sum(-2)
     variance = (share * (variances + (means - mean[..., None, :]).square())).sum(-2)
     return Posterior(torch.where(level.noise == 0, noised, mean), variance.sqrt())
-
-
-def at_large(n_components: int, n_dims: int) -> Mixture:
-    """One standard normal distribution, `n_components` times."""
-    weight = torch.full((n_components,), -math.log(n_components))
-    return Mixture(torch.zeros(n_components, n_dims), torch.ones(n_components, n_dims), weight)

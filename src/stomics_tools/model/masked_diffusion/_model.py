@@ -73,7 +73,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
     n_neighbors
         Neighbours whose mean expression is read; a third and twice as many as well.
     n_members, n_regression_hidden, regression_dropout, mixup
-        Of the regression of positions on genes: perceptrons, width, dropout, and Beta parameter of mixtures of cells.
+        Of the regression of places on genes: perceptrons, width, dropout, and Beta parameter of mixtures of cells.
     registry
         Record of setup of a saved model, see :meth:`load`.
 
@@ -238,5 +238,6 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             cls._register(adata, CellsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
         with torch.random.fork_rng():  # weights are drawn before they are read
-            model._restore(model._make_module(len(tensors["alike.position"])), tensors, meta)
+            sizes = (len(tensors[f"{of}.position"]) for of in ("places", "references"))
+            model._restore(model._make_module(*sizes), tensors, meta)
         return model

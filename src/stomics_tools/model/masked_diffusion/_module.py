@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from stomics_tools.model.masked_diffusion._latent import GeneLatent
-from stomics_tools.model.masked_diffusion._mixture import Mixture, at_large, mixture_posterior
+from stomics_tools.model.masked_diffusion._mixture import Mixture, mixture_posterior
 from stomics_tools.model.masked_diffusion._network import Cells, DiffusionTransformer, Found
-from stomics_tools.model.masked_diffusion._retrieval import PositionMixture
+from stomics_tools.model.masked_diffusion._places import Places
+from stomics_tools.model.masked_diffusion._retrieval import References
 from stomics_tools.model.masked_diffusion._schedule import (
     Level,
     Posterior,
@@ -50,7 +51,7 @@ class _Answer(NamedTuple):
 class MaskedDiffusionModule(nn.Module):
     """All networks of :class:`~stomics_tools.model.MaskedDiffusion`.
 
-    What a cell's own genes say of its position (where cells alike lie, and a regression), what its given genes say of
+    What a cell's own genes say of its position (how likely each place of the tissue is), what its given genes say of
     its latent expression (probabilistic principal components), and what its neighbours say of its expression (ridge regression)
     are normal distributions and mixtures of them, whose posteriors given the noised values are in closed form. The
     transformer corrects these: it begins as zero, hence the diffusion as that of independent cells, and counts as much
@@ -60,8 +61,8 @@ class MaskedDiffusionModule(nn.Module):
     ----------
     settings
         Dimensions.
-    n_genes, n_dims, n_folds, n_references
-        Of the data; the last are the cells of training that are kept.
+    n_genes, n_dims, n_folds, n_places, n_references
+        Of the data; the last two are the places of the tissue, and the cells of training that are kept.
     """
 
     gene_mean: Tensor
@@ -72,7 +73,14 @@ class MaskedDiffusionModule(nn.Module):
     share: Tensor
 
     def __init__(
-        self, settings: DiffusionSettings, *, n_genes: int, n_dims: int, n_folds: int, n_references: int
+        self,
+        settings: DiffusionSettings,
+        *,
+        n_genes: int,
+        n_dims: int,
+        n_folds: int,
+        n_places: int,
+        n_references: int,
     ) -> None:
         super().__init__()
         s, n_latent = settings, min(settings.n_latent, n_genes)
@@ -84,13 +92,14 @@ class MaskedDiffusionModule(nn.Module):
         self.latent = GeneLatent(n_genes, n_latent)
         self.regression = PerceptronEnsemble(
             n_genes,
-            n_dims,
+            n_places,
             n_members=s.n_members,
             n_folds=n_folds,
             width=s.n_regression_hidden,
             dropout=s.regression_dropout,
         )
-        self.alike = PositionMixture(n_references, n_latent, n_dims)
+        self.places = Places(n_places, n_dims)
+        self.references = References(n_references, n_latent, n_dims)
         self.register_buffer("around_weight", torch.zeros(3 * n_latent, n_latent))
         self.register_buffer("around_variance", torch.ones(n_latent))
         self.network = DiffusionTransformer(s, n_dims, n_latent)
@@ -99,35 +108,27 @@ class MaskedDiffusionModule(nn.Module):
 
     @torch.no_grad()
     def regressed(self, genes: Tensor, fold: Tensor | None = None) -> Tensor:
-        """Positions ``(n, d)`` by the regression on genes; with `fold` ``(n,)``, by members that have not seen the cell."""
+        """What genes say of places ``(n, n_places)``, see :class:`Places`; with `fold` ``(n,)``, by members that have not seen the cell."""
         training = self.regression.training
         self.regression.eval()
         found = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
         self.regression.train(training)
         return found
 
+    def probabilities(self, genes: Tensor) -> Tensor:
+        """Of the places of the tissue, by the genes of cells ``(n, n_genes)``: ``(n, n_places)``."""
+        parts = [self.places.probabilities(self.regressed(part)) for part in genes.split(_ROWS)]
+        return torch.cat(parts)
+
     @torch.no_grad()
-    def position_prior(self, given: Batch, mean: Tensor) -> Mixture:
+    def position_prior(self, given: Batch) -> Mixture:
         """Positions expected of cells ``(b, n)`` whose genes are told; of others, those of the tissue at large.
 
-        Parameters
-        ----------
-        given
-            ``genes``, ``told``, and of cells of training ``fold``, ``number`` and ``slice``.
-        mean
-            Latent expression ``(b, n, L)`` by the genes given.
+        `given` holds ``genes``, ``told``, and of cells of training ``fold``.
         """
-        flat = {name: given[name].flatten(0, 1) for name in ("genes", "fold", "number", "slice") if name in given}
-        cell = (flat["number"], flat["slice"]) if "number" in flat else None
-        scores = mean.flatten(0, 1) * self.latent.variance.sqrt()
-        found = self.alike(scores, self.regressed(flat["genes"], flat.get("fold")), cell)
-        large = at_large(*found.mean.shape[-2:])
-        shape, told = given["told"].shape, given["told"][..., None, None]
-        return Mixture(
-            torch.where(told, found.mean.unflatten(0, shape), large.mean.to(scores)),
-            torch.where(told, found.variance, large.variance.to(scores)),
-            torch.where(told[..., 0], found.log_weight.unflatten(0, shape), large.log_weight.to(scores)),
-        )
+        fold = given["fold"].flatten() if "fold" in given else None
+        found = self.regressed(given["genes"].flatten(0, 1), fold).unflatten(0, given["told"].shape)
+        return self.places(found * given["told"][..., None])
 
     def expression_prior(self, given: Batch) -> Prior:
         """Latent expression ``(b, n, L)`` expected: by the genes given, else by the neighbours, else at large."""
@@ -151,7 +152,7 @@ class MaskedDiffusionModule(nn.Module):
         def told(scores: Tensor) -> Tensor:
             return self.latent.told(scores / sd, panel) * sd
 
-        parts = [self.alike.mean_scores(part * sd, told) for part in mean.split(_ROWS)]
+        parts = [self.references.mean_scores(part * sd, told) for part in mean.split(_ROWS)]
         return torch.cat(parts) / sd
 
     # --------------------------------------------------------------- training
@@ -191,11 +192,11 @@ class MaskedDiffusionModule(nn.Module):
         s, position = self.settings, batch["position"]
         with torch.no_grad():
             expected = self.expression_prior(batch)
-            places = self.position_prior(batch, expected.mean)
+            places = self.position_prior(batch)
             if s.augment_pose:
                 pose = random_poses(len(position), position.shape[-1]).to(position)
                 variance = places.variance.mean(-1, keepdim=True).expand_as(places.variance)
-                position, places = position @ pose, Mixture(places.mean @ pose[:, None], variance, places.log_weight)
+                position, places = position @ pose, Mixture((places.mean @ pose)[:, None], variance, places.log_weight)
             known = torch.stack([batch["placed"], batch["shown"]], dim=-1)
             time = batch["time"].masked_fill(known, 0.0)
         levels = self._levels(time)

@@ -70,12 +70,8 @@ def training_slices(module: MaskedDiffusionModule, cells: Cells, state: dict[str
             torch.as_tensor(position @ pose, dtype=torch.float32),
             nearest(position, 4 * module.settings.n_neighbors),
             fold[own],
-            torch.as_tensor(own),
-            torch.full((len(own),), slice_number),
         )
-        for slice_number, (own, panel, x, position, pose) in enumerate(
-            zip(rows, measured, latent, scaled, poses, strict=True)
-        )
+        for own, panel, x, position, pose in zip(rows, measured, latent, scaled, poses, strict=True)
     ]
 
 

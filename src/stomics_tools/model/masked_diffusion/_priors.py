@@ -20,26 +20,33 @@ _PENALTIES = (10.0, 100.0, 1e3, 1e4)
 
 
 def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
-    """Train the regression of positions on genes, and weigh it and cells alike on cells that members have not seen."""
+    """Train the regression of places on genes, and calibrate it on cells that members have not seen."""
     genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
-    regression = module.regression.train()
+    module.references.keep(torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt(), position)
+    places, regression = module.places, module.regression.train()
+    places.spread_over(position)
     optimizer = torch.optim.AdamW(regression.parameters(), weight_decay=_DECAY)
-    measured = torch.ones_like(position)
     epochs = min(max(_EPOCHS[0], -(-_VISITS // len(genes))), _EPOCHS[1])
     steps = epochs * -(-len(genes) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps, pct_start=0.1)
     for _ in range(epochs):
         for rows in torch.randperm(len(genes)).split(_BATCH):
-            loss = regression.loss(genes[rows], position[rows], measured[rows], fold[rows], mixup=module.settings.mixup)
+            target = places.target(position[rows])
+            loss = regression.loss(
+                genes[rows],
+                target,
+                torch.ones_like(target),
+                fold[rows],
+                mixup=module.settings.mixup,
+                error=places.error,
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     regression.eval().requires_grad_(False)
     left_out = torch.cat([module.regressed(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
-    scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()
-    slice_of = torch.cat([s.slice_of for s in slices])
-    module.alike.fit(scores, position, slice_of, left_out, len(slices))
+    places.calibrate(left_out, position)
 
 
 def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:

@@ -118,7 +118,8 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         unit = unit_of(known - centre) or float(self.module.unit)  # a slice of one cell has no size
         pose, both = np.eye(n_dims), placed & told
         if both.any():
-            expected = self.module.regressed(genes[both].to(self.device)).cpu().numpy()
+            probability = self.module.probabilities(genes[both].to(self.device))
+            expected = (probability @ self.module.places.position).cpu().numpy()
             own = (cells.coordinates[rows[both.numpy()]] - centre) / unit
             pose = pose_of(own - own.mean(axis=0), expected - expected.mean(axis=0))
         return _Frame(centre, unit, pose)

@@ -16,8 +16,8 @@ class Slice:
     """The cells of one slice.
 
     ``genes`` ``(n, G)`` standardised, zero for those not measured; ``measured`` ``(G,)``, 0 or 1; ``latent`` ``(n, L)``;
-    ``position`` ``(n, d)`` in the common frame; ``near`` int64 ``(n, k)``: other cells, the nearest first; ``fold``,
-    ``number`` and ``slice_of`` int64 ``(n,)``: of each cell its fold, its place among all of training, its slice.
+    ``position`` ``(n, d)`` in the common frame; ``near`` int64 ``(n, k)``: other cells, the nearest first; ``fold``
+    int64 ``(n,)``.
     """
 
     genes: Tensor
@@ -26,8 +26,6 @@ class Slice:
     position: Tensor
     near: Tensor
     fold: Tensor
-    number: Tensor
-    slice_of: Tensor
 
     @property
     def n_obs(self) -> int:

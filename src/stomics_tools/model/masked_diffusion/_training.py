@@ -14,6 +14,7 @@ from stomics_tools import _validate
 from stomics_tools.data import Cells, read_cells
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
+from stomics_tools.model.masked_diffusion._places import n_places
 from stomics_tools.model.masked_diffusion._preparation import N_FOLDS, training_slices
 from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit_position_prior
 from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
@@ -100,7 +101,7 @@ class MaskedDiffusionTraining(SpatialModel):
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            module = self._make_module(min(MAX_REFERENCES, cells.n_obs))
+            module = self._make_module(n_places(cells.n_obs), min(MAX_REFERENCES, cells.n_obs))
             torch.manual_seed(seed)  # the priors are the same whatever the network draws for its weights
             slices = training_slices(module, cells, self._state, seed)
             fit_position_prior(module, slices)
@@ -147,12 +148,13 @@ class MaskedDiffusionTraining(SpatialModel):
         # With a generator of its own, the loader draws no seed for workers from torch's, which a resumed run would not do.
         return DataLoader(sets, batch_size, sampler=SequentialSampler(sets), generator=torch.Generator())
 
-    def _make_module(self, n_references: int) -> MaskedDiffusionModule:
+    def _make_module(self, n_places: int, n_references: int) -> MaskedDiffusionModule:
         return MaskedDiffusionModule(
             self._settings,
             n_genes=len(self._state["gene_names"]),
             n_dims=self._state["n_dims"],
             n_folds=N_FOLDS,
+            n_places=n_places,
             n_references=n_references,
         )
 

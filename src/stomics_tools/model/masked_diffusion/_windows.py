@@ -85,8 +85,6 @@ class Windows(Dataset):
             "around": beside,
             "beside": beside.abs().sum(-1) > 0,
             "fold": one.fold[rows],
-            "number": one.number[rows],
-            "slice": one.slice_of[rows],
             "told": told[rows],
             "shown": shown[rows],
             "placed": placed[rows],
