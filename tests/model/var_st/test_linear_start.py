@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,14 @@ def test_weights_are_neither_large_nor_broken(scales: tuple[int, ...], rank: int
     np.testing.assert_allclose(stage1.project.norm(dim=1).detach(), 1, atol=1e-6)
     assert float(stage1.unproject.detach().abs().max()) < 40
     assert all(bool(parameter.isfinite().all()) for parameter in stage1.parameters())
+
+
+def test_memory_does_not_grow_with_the_square_of_the_genes() -> None:
+    n_genes = 4000
+    x = np.random.default_rng(0).normal(size=(40, n_genes))
+    tracemalloc.start()
+    stage1 = started(x, (1, 8), exact=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * n_genes**2 / 2
+    assert bool(stage1.project.isfinite().all())

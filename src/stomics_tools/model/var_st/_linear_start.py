@@ -103,7 +103,9 @@ def _slots(groups: np.ndarray) -> np.ndarray:
 
 def _leading(matrix: np.ndarray, n: int) -> np.ndarray:
     """Leading right singular vectors, ``(n_columns, n)``."""
-    return np.linalg.svd(matrix, full_matrices=True)[2][:n].T
+    n_rows, n_columns = matrix.shape
+    # All right singular vectors are wanted, but never all left ones: they would fill a square of the genes.
+    return np.linalg.svd(matrix, full_matrices=n_rows < n_columns)[2][:n].T
 
 
 def _block_diagonal(root: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
