@@ -106,8 +106,8 @@ def reconstruct_positions(
         Cells whose positions are known, a mask ``(n_obs,)`` or the name of a boolean ``obs`` column: at least 3 in a
         slice, in whose frame the others are placed. Without them, positions are centred, in that of training.
     layout
-        ``"consensus"``: the mean of all draws there could be, which is nearest the truth cell by cell, but cells of
-        which little is known lie near the middle. ``"draw"``: a draw at the default temperature, as spread out as tissue. See
+        ``"consensus"``: one layout for all draws there could be, with `landmarks` their mean; nearest the truth, and
+        smaller than tissue. ``"draw"``: a draw at the default temperature, as spread out as tissue. See
         :meth:`~stomics_tools.model.MaskedDiffusion.consensus`.
     seed
         Same seed, same positions.
@@ -123,7 +123,7 @@ def reconstruct_positions(
     ``adata.obsm["<key_added>"]``
         Positions, float32 ``(n_obs, n_dims)``, in the unit of the coordinates of training.
     ``adata.obsm["spatial_dispersion"]``
-        Root-mean-square distance of the draws of a cell from its consensus, float32 ``(n_obs, 1)``, in the same unit;
+        Root-mean-square distance of the draws of a cell from their mean, float32 ``(n_obs, 1)``, in the same unit;
         0 for landmarks. For another `key_added`, which may end in ``"_predicted"``, that ends in ``"_dispersion"``.
     ``adata.uns["<key_added>"]["params"]``
         Arguments and version.

@@ -53,7 +53,7 @@ class Network:
     n_neighbors
         Neighbours whose mean expression is read.
     n_members
-        Perceptrons of the regression of positions on genes.
+        Perceptrons of the regression of places on genes.
     n_regression_hidden
         Width of these.
     regression_dropout

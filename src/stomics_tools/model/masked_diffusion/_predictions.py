@@ -79,10 +79,10 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             ``"dpm++"``, ``"ddim"`` or ``"ancestral"``; with 20 steps the last two make tissue up to a tenth too small.
         temperature
             Of positions. At 1 draws are those of the model: each cell lies as far off as the model is unsure of it, so
-            that draws tell uncertainty, but little of the order of a tissue is left where genes say little. Below, the
-            square of that distance is multiplied by it, and the cells are spread to the density of the tissue of training,
-            which makes layouts as near the truth as positions of that density can be. By default 0.1; with landmarks 1,
-            and nothing else, as the outline is then that of a slice of which only these are known.
+            that draws tell uncertainty, but little of the order of a tissue is left where genes say little. Below, cells lie
+            around the layout of :meth:`consensus`, the square of that distance multiplied by it, and are spread to the density
+            of the tissue of training, which makes layouts as near the truth as positions of that density can be. By default
+            0.1; with landmarks 1, and nothing else, as the outline is then that of a slice of which only these are known.
         guidance
             How much more what is given counts than it would: ``1 + guidance`` times what the network says with it less
             `guidance` times what it says without it (Ho & Salimans 2021), in twice the time. Of models trained for all modes,
