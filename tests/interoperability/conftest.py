@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 import stomics_tools as st
-from stomics_tools.model.masked_diffusion import _priors, _retrieval
+from stomics_tools.model.masked_diffusion import _places, _priors
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 def _short_regression(monkeypatch):
     """What comes before the diffusion takes as long for few cells as for many."""
     monkeypatch.setattr(_priors, "_VISITS", 300)
-    monkeypatch.setattr(_retrieval, "_N_STEPS", 20)
+    monkeypatch.setattr(_places, "_N_STEPS", 20)
 
 
 def multiomics() -> MuData:

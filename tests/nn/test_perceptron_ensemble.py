@@ -100,6 +100,29 @@ def test_loss_matches_a_loop_over_members_spots_and_genes(mixup: float) -> None:
 
 
 @pytest.mark.parametrize("mixup", [0.0, 2.0])
+def test_loss_of_another_error_is_the_cross_entropy_of_every_member(mixup: float) -> None:
+    head = make_head()
+    x, _, _, fold = example()
+    y = torch.randn(len(x), N_GENES).softmax(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        loss = head.loss(x, y, torch.ones_like(y), fold, mixup=mixup, error=lambda said, y: -y * said.log_softmax(-1))
+        torch.manual_seed(3)
+        other, share = torch.randperm(len(x)), torch.ones(len(x), 1)
+        if mixup:
+            share = torch.distributions.Beta(mixup, mixup).sample((len(x), 1))
+        else:
+            other = torch.arange(len(x))
+    mixed, target = (share * part + (1 - share) * part[other] for part in (x, y))
+    total = 0.0
+    for member in range(N_MEMBERS + N_FOLDS):
+        seen = (fold != member - N_MEMBERS) & (fold[other] != member - N_MEMBERS)
+        said = separate(head, member)(mixed[seen])
+        total += nn.functional.cross_entropy(said, target[seen]).item() / N_GENES  # a mean over outputs as well
+    assert loss.item() == pytest.approx(total / (N_MEMBERS + N_FOLDS), rel=1e-5)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 2.0])
 @pytest.mark.parametrize("fold", range(N_FOLDS))
 def test_a_member_learns_nothing_from_the_fold_that_it_leaves_out(fold: int, mixup: float) -> None:
     x, y, measured, folds = example(30)

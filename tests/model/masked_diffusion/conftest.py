@@ -11,7 +11,7 @@ from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.model.masked_diffusion._slices import Slice, nearest
 
-N_GENES, N_FOLDS, N_REFERENCES = 12, 3, 40
+N_GENES, N_FOLDS, N_PLACES, N_REFERENCES = 12, 3, 20, 40
 SMALL = {
     "width": 16,
     "n_heads": 2,
@@ -39,21 +39,25 @@ def make_module(make_settings: Callable[..., DiffusionSettings]) -> Callable[...
     """A module fitted to nothing; unless `begin`, no layer of its network is zero as it is before training."""
 
     def make(*, begin: bool = False, n_dims: int = 2, seed: int = 0, **changes: Any) -> MaskedDiffusionModule:
-        sizes = {"n_genes": N_GENES, "n_dims": n_dims, "n_folds": N_FOLDS, "n_references": N_REFERENCES}
+        sizes = {"n_genes": N_GENES, "n_dims": n_dims, "n_folds": N_FOLDS}
+        sizes |= {"n_places": N_PLACES, "n_references": N_REFERENCES}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = MaskedDiffusionModule(make_settings(**changes), **sizes)
             mixing = np.random.default_rng(seed).normal(size=(N_GENES, N_GENES))
             module.latent.fit((torch.randn(200, N_GENES).numpy() @ mixing / N_GENES**0.5).astype(np.float32))
-            module.alike.traits.normal_()
-            module.alike.position.normal_()
-            module.alike.slice_of.random_(2)
-            module.alike.elsewhere.fill_(True)
+            module.references.scores.normal_()
+            module.references.position.normal_()
+            module.places.position.normal_()
+            module.places.log_share.copy_(torch.randn(N_PLACES).log_softmax(0))
+            module.places.log_variance.uniform_(-3.0, -1.0)
+            module.places.log_sharpness.fill_(0.4)
             module.around_weight.normal_(std=0.2)
             module.around_variance.uniform_(0.3, 0.9)
             drawn = [*module.regression.parameters(), *([] if begin else module.network.parameters())]
             for parameter in drawn:
                 torch.nn.init.normal_(parameter, std=0.3)
+            module.regression.layers[-1].weight.data.mul_(10)  # genes tell the places of cells apart
         return module.eval()
 
     return make
@@ -63,9 +67,7 @@ def make_module(make_settings: Callable[..., DiffusionSettings]) -> Callable[...
 def make_slice() -> Callable[..., Slice]:
     """A slice whose latent values and genes follow from position, all cells told apart by them."""
 
-    def make(
-        n_obs: int, *, seed: int = 0, n_latent: int = 4, n_hidden: int = 0, first: int = 0, slice_of: int = 0
-    ) -> Slice:
+    def make(n_obs: int, *, seed: int = 0, n_latent: int = 4, n_hidden: int = 0) -> Slice:
         generator = torch.Generator().manual_seed(seed)
         position = torch.randn(n_obs, 2, generator=generator)
         measured = torch.ones(N_GENES)
@@ -79,8 +81,6 @@ def make_slice() -> Callable[..., Slice]:
             position=position,
             near=nearest(position.numpy(), 12),
             fold=torch.randint(N_FOLDS, (n_obs,), generator=generator),
-            number=torch.arange(n_obs) + first,
-            slice_of=torch.full((n_obs,), slice_of),
         )
 
     return make

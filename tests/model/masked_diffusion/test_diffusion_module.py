@@ -34,8 +34,6 @@ def make_batch(seed: int = 0) -> Batch:
         "position": torch.randn(2, N, 2, generator=g),
         "around": torch.randn(2, N, 12, generator=g),
         "fold": torch.randint(3, (2, N), generator=g),
-        "number": torch.randint(40, (2, N), generator=g),
-        "slice": torch.randint(2, (2, N), generator=g),
         "time": torch.tensor([[0.3, 0.6], [0.8, 0.8]])[:, None].expand(2, N, 2),
         "real": torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) < N_REAL]),
     }
@@ -73,8 +71,7 @@ def shown_cells(module: MaskedDiffusionModule, batch: Batch) -> Cells:
 
 
 def given_priors(module: MaskedDiffusionModule, batch: Batch) -> tuple[Mixture, Any]:
-    expected = module.expression_prior(batch)
-    return module.position_prior(batch, expected.mean), expected
+    return module.position_prior(batch), module.expression_prior(batch)
 
 
 def unknown(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -180,7 +177,7 @@ def test_padding_changes_no_loss(make_module: Callable, kind: dict[str, Any]) ->
         garbage = other[name].roll(1, 0)  # the other set has no padding
         garbage = garbage * 20 if garbage.is_floating_point() and name != "time" else garbage
         other[name] = torch.where(real.view(2, N, *[1] * (garbage.ndim - 2)), batch[name], garbage)
-        assert name in ("beside", "fold", "slice") or not torch.equal(other[name], batch[name])
+        assert name in ("beside", "fold") or not torch.equal(other[name], batch[name])
     changed = losses(module, {**other, "real": real, "panel": batch["panel"]})
     for name, value in found.items():
         torch.testing.assert_close(changed[name], value, rtol=1e-5, atol=1e-5)
@@ -348,19 +345,36 @@ def test_cells_of_training_are_judged_by_members_that_have_not_seen_them(make_mo
 
 def test_position_prior_is_that_of_cells_told_else_that_at_large(make_module: Callable) -> None:
     module, batch = make_module(), make_batch()
-    prior = module.position_prior(batch, module.expression_prior(batch).mean)
-    told = batch["told"]
-    torch.testing.assert_close(prior.log_weight.exp().sum(-1), torch.ones(2, N))
-    regression = module.regressed(batch["genes"].flatten(0, 1), batch["fold"].flatten()).view(2, N, 2)
-    torch.testing.assert_close(prior.mean[told][:, -1], regression[told])
-    assert (prior.mean[~told] == 0).all()
-    assert (prior.variance.expand_as(prior.mean)[~told] == 1).all()
-    # No cell of training is where it was asked to be by itself, nor by its own slice.
-    for one, cell in told.nonzero().tolist():
-        other = module.alike.slice_of != batch["slice"][one, cell]
-        other &= module.alike.number != batch["number"][one, cell]
-        weighty = prior.mean[one, cell, :-1][prior.log_weight[one, cell, :-1] > -50]
-        assert (weighty[:, None] == module.alike.position[other]).all(-1).any(1).all()
+    places, told = module.places, batch["told"]
+    share, sharpness = places.log_share.double(), places.log_sharpness.double().exp()
+    every = module.regression._every(batch["genes"].flatten(0, 1)).unflatten(1, (2, N)).double()
+    asked = {name: value for name, value in batch.items() if name in ("genes", "told", "fold")}
+    # Of cells of training by the member that has not seen them, of others by the mean of those that have seen all.
+    for given in (asked, {name: asked[name] for name in ("genes", "told")}):
+        prior = module.position_prior(given)
+        assert torch.equal(prior.mean.expand(2, N, -1, 2), places.position.expand(2, N, -1, 2))
+        wanted = places.log_variance.exp().expand(2, N, len(share), 2)
+        torch.testing.assert_close(prior.variance.expand_as(wanted), wanted)
+        for one in range(2):
+            for cell in range(N):
+                said = (
+                    every[2 + batch["fold"][one, cell], one, cell] if "fold" in given else every[:2, one, cell].mean(0)
+                )
+                weight = share + sharpness * said if told[one, cell] else share
+                found = prior.log_weight[one, cell].double()
+                torch.testing.assert_close(found, weight - weight.logsumexp(0), atol=1e-4, rtol=1e-4)
+    assert prior.log_weight[told].std(0).min() > 0.2
+
+
+def test_probabilities_of_places_are_the_weights_of_the_prior(
+    make_module: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, genes = make_module(), torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
+    prior = module.position_prior({"genes": genes[None], "told": torch.ones(1, 30, dtype=torch.bool)})
+    monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 8)  # in blocks
+    found = module.probabilities(genes)
+    torch.testing.assert_close(found, prior.log_weight[0].exp())
+    torch.testing.assert_close(found @ module.places.position, prior.expected()[0])
 
 
 def test_cells_alike_in_the_genes_given(make_module: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,10 +383,9 @@ def test_cells_alike_in_the_genes_given(make_module: Callable, monkeypatch: pyte
     monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 4)  # in blocks
     module = make_module()
     generator = torch.Generator().manual_seed(0)
-    module.alike.trait_scale.uniform_(0.5, 2.0, generator=generator)
     panel = (torch.arange(12) % 3 > 0).float()
     mean, sd = torch.randn(9, 4, generator=generator), module.latent.variance.sqrt()
-    references = module.alike.traits[:, :4] * module.alike.trait_scale[:4] / sd
+    references = module.references.scores / sd
     told = module.latent.given((module.latent.decode(references) * panel)[None], panel[None])[0][0]
     expected = torch.stack([references[((told - one) * sd).square().sum(1).argsort()[:5]].mean(0) for one in mean])
     torch.testing.assert_close(module.retrieved(mean, panel), expected, atol=1e-4, rtol=1e-4)
@@ -447,10 +460,9 @@ def test_before_training_cells_are_independent_and_exact(make_module: Callable, 
     grid = torch.cartesian_prod(axis, axis)
     signal, scale = (part[:, 0, 0].double() for part in levels(module, batch["time"])[0])
     weight, centre, spread = (part.double() for part in (priors[0].log_weight.exp(), *priors[0][:2]))
-    spread = spread.expand_as(centre)
     for one, cell in unknown(batch)[0].nonzero()[::3].tolist():
-        gap = (grid[:, None] - centre[one, cell]).square() / spread[one, cell]
-        prior = (weight[one, cell] * (-gap.sum(-1) / 2).exp() / spread[one, cell].prod(-1).sqrt()).sum(-1)
+        gap = (grid[:, None] - centre).square() / spread
+        prior = (weight[one, cell] * (-gap.sum(-1) / 2).exp() / spread.prod(-1).sqrt()).sum(-1)
         miss = (values[0][one, cell] - signal[one] * grid).square().sum(-1) / scale[one] ** 2
         density = prior * (-miss / 2).exp()
         expected = (density[:, None] * grid).sum(0) / density.sum()

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
+from stomics_tools.model.masked_diffusion import _drawing
 from stomics_tools.model.masked_diffusion._drawing import Drawing, Given, How
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._slices import Slice
@@ -226,34 +228,88 @@ def test_expectations_of_all_cells(make_module: Callable, make_given: Callable, 
     batch = {"genes": given.genes, "told": given.told, "around": torch.zeros(n, 12), "panel": given.panel}
     batch = {name: value[None] for name, value in batch.items()} | {"beside": torch.zeros(1, n, dtype=torch.bool)}
     expected = module.expression_prior(batch)
-    places = module.position_prior(batch, expected.mean).expected()[0]
+    places = module.position_prior(batch).expected()[0]
     torch.testing.assert_close(position[given.placed], given.position[given.placed])
     torch.testing.assert_close(latent[given.shown], given.latent[given.shown])
     torch.testing.assert_close(position[~given.placed], places[~given.placed], atol=0.01, rtol=0)
     torch.testing.assert_close(latent[~given.shown], expected.mean[0, ~given.shown], atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("n", [6, 16, 45])
+def test_expected_layout_is_of_probabilities_that_have_the_mean_expected(
+    make_module: Callable, make_given: Callable, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    """Those that genes tell, tilted by a linear function of the place."""
+    module, given, laid = make_module(n_window=WINDOW), make_given(n, placed=False, told=True), []
+    module.share.fill_(0.2)  # what an untrained network says whole is that cells lie where no tissue is
+    layout_of = _drawing.expected_layout
+    monkeypatch.setattr(_drawing, "expected_layout", lambda *args: laid.append(args) or layout_of(*args))
+    drawing, before = Drawing(module, given, How(expression=False)), torch.get_rng_state()
+    found, mean = drawing.expected_layout, drawing.expected_position
+    again = Drawing(module, given, How(expression=False))
+    assert torch.equal(again.expected_layout, found)
+    assert torch.equal(again.expected_position, mean)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.shape == mean.shape == (n, 2)
+    torch.testing.assert_close(found.mean(0), mean.mean(0), atol=1e-3, rtol=0)
+    assert (found - mean).abs().max() > 0.05
+    probability, place = laid[0][:2]
+    torch.testing.assert_close(probability @ place, mean, atol=1e-3, rtol=0)
+    assert (probability @ place - module.probabilities(given.genes) @ place).abs().max() > 0.01  # the network counts
+    tilt = (probability / module.probabilities(given.genes)).log().T.double()
+    linear = torch.column_stack([place, torch.ones(len(place))]).double()
+    left = tilt - linear @ torch.linalg.lstsq(linear, tilt).solution
+    assert left.abs().max() < 1e-3
+
+
+def test_below_a_temperature_of_1_draws_lie_around_the_expected_layout(
+    module: MaskedDiffusionModule, make_given: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make_given(45, placed=False, told=True)
+    how = How(3, expression=False)
+    draw, mean = drawn(module, given, how)[0], Drawing(module, given, how).expected_position
+
+    def layout(temperature: float, seed: int = 0) -> Tensor:
+        return Drawing(module, given, how).layout(torch.Generator().manual_seed(seed), temperature)
+
+    assert torch.equal(layout(1.0), draw)
+    spread_out, tissues = layout(0.3), []
+    monkeypatch.setattr(_drawing, "spread", lambda position, tissue, _: tissues.append(tissue) or position)
+    middle = layout(0.0)
+    torch.testing.assert_close(middle, Drawing(module, given, how).expected_layout)
+    assert torch.equal(layout(0.0, 1), middle)  # whatever the draw
+    torch.testing.assert_close(layout(0.25), middle + (draw - mean) / 2)
+    torch.testing.assert_close(layout(0.81), middle + 0.9 * (draw - mean))
+    # The density is that of the tissue of training.
+    assert all(torch.equal(tissue, module.references.position) for tissue in tissues)
+    for angle in torch.linspace(0, torch.pi, 5):
+        way = torch.stack([angle.cos(), angle.sin()])
+        assert wasserstein_distance(spread_out @ way, module.references.position @ way) < 0.1
+
+
 def test_before_training_draws_follow_the_priors(make_module: Callable, make_given: Callable) -> None:
     """Mean and scatter of independent draws, whether among the anchors or after them."""
     module = make_module(n_window=64, begin=True)
-    module.alike.regression_logit.fill_(20.0)  # all weight on the regression: one normal distribution
-    module.alike.log_regression_variance.copy_(torch.tensor([0.3, 0.05]).log())
+    module.places.log_sharpness.fill_(2.0)
     given = make_given(400, placed=False, shown=False)
     given = replace(given, genes=given.genes[:1].expand(400, -1) * given.told[:, None])
     position, latent = drawn(module, given, How(20))
-    told = given.told
-    np.testing.assert_allclose(position[told].mean(0), module.regressed(given.genes[:1])[0], atol=0.1)
-    np.testing.assert_allclose(position[told].std(0), [0.3**0.5, 0.05**0.5], rtol=0.15)
-    for values in (position, latent):
-        np.testing.assert_allclose(values[~told].mean(0), 0, atol=0.2)
-        np.testing.assert_allclose(values[~told].std(0), 1, rtol=0.15)
+    told, places = given.told, module.places
+    weights = torch.stack([module.probabilities(given.genes[:1])[0], places.log_share.exp()])
+    means, seconds = weights @ places.position, weights @ (places.position.square() + places.log_variance.exp())
+    for own, mean, variance in zip((told, ~told), means, seconds - means.square(), strict=True):
+        np.testing.assert_allclose(position[own].mean(0), mean, atol=0.2)
+        np.testing.assert_allclose(position[own].std(0), variance.sqrt(), rtol=0.15)
+    assert (means[0] - means[1]).abs().max() > 0.4
+    np.testing.assert_allclose(latent[~told].mean(0), 0, atol=0.2)
+    np.testing.assert_allclose(latent[~told].std(0), 1, rtol=0.15)
 
 
 @pytest.mark.parametrize("drawn_", ["position", "expression"])
 def test_guidance_is_away_from_what_is_said_without_the_condition(
     make_module: Callable, make_given: Callable, drawn_: str
 ) -> None:
-    """Independent cells of whom nothing is given are expected at 0: what is expected is stretched."""
+    """Independent cells of whom nothing is given are expected in the middle: what is expected is stretched from it."""
     module = make_module(begin=True, n_window=32)
     kind = int(drawn_ == "expression")
     given = make_given(20, placed=True, near=True) if kind else make_given(20, told=True)
@@ -263,8 +319,9 @@ def test_guidance_is_away_from_what_is_said_without_the_condition(
         for g in (0.0, 0.5)
     )
     asked = ~given.told if kind else ~given.placed
-    torch.testing.assert_close(guided[asked], 1.5 * plain[asked], atol=0.02, rtol=0)
-    assert plain[asked].abs().max() > 0.2
+    middle = torch.zeros(4) if kind else module.places.log_share.exp() @ module.places.position
+    torch.testing.assert_close(guided[asked] - middle, 1.5 * (plain[asked] - middle), atol=0.02, rtol=0)
+    assert (plain[asked] - middle).abs().max() > 0.2
     assert torch.equal(guided[~asked], plain[~asked])  # landmarks stay
 
 

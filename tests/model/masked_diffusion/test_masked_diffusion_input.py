@@ -11,7 +11,7 @@ from scipy import sparse
 
 from stomics_tools.datasets import simulate_histology, simulate_sections
 from stomics_tools.model import VARST, MaskedDiffusion
-from stomics_tools.model.masked_diffusion import _priors, _retrieval
+from stomics_tools.model.masked_diffusion import _places, _priors
 
 QUIET = {"enable_progress_bar": False}
 SMALL = {
@@ -34,7 +34,7 @@ def _short_regression():
     """What comes before the diffusion takes as long for few cells as for many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_priors, "_VISITS", 450)
-        patch.setattr(_retrieval, "_N_STEPS", 20)
+        patch.setattr(_places, "_N_STEPS", 20)
         yield
 
 
@@ -256,11 +256,17 @@ def test_odd_cells_and_genes(adata):
     assert np.isfinite(model.get_latent_representation(adata)).all()
 
 
-def test_few_cells(adata):
-    few = adata[:10].copy()
-    assert _finite(_everything(_trained(few, {})))
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_few_cells(n_dims):
+    few = _data(n_dims=n_dims)[:10].copy()
+    model = _trained(few, {})
+    assert _finite([*_everything(model), *model.consensus(n_samples=1, n_steps=2)])
+
+
+def test_two_cells_are_asked_for(adata):
     two = adata[[0, 1]].copy()
     model = _trained(adata)
+    assert _finite(model.consensus(two, n_samples=1, n_steps=2))
     assert np.isfinite(model.sample(two, mode="expr_to_pos", n_steps=2)).all()
     assert np.isfinite(model.impute(two, hidden=np.array([True, False]))).all()
 

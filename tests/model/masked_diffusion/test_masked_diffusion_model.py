@@ -15,11 +15,12 @@ import pytest
 import torch
 from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
+from scipy.linalg import orthogonal_procrustes
 
 from stomics_tools.datasets import simulate_sections
 from stomics_tools.metrics import distance_spearman, gyration_ratio, rmsd
 from stomics_tools.model import MaskedDiffusion
-from stomics_tools.model.masked_diffusion import _priors, _retrieval
+from stomics_tools.model.masked_diffusion import _places, _priors
 
 QUIET = {"enable_progress_bar": False}
 SMALL = {
@@ -42,7 +43,7 @@ def _short_regression():
     """What comes before the diffusion takes as long for few cells as for many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_priors, "_VISITS", 900)
-        patch.setattr(_retrieval, "_N_STEPS", 20)
+        patch.setattr(_places, "_N_STEPS", 20)
         yield
 
 
@@ -72,6 +73,7 @@ def _outputs(model, adata=None) -> list[np.ndarray]:
         model.sample(adata, mode="pos_to_expr", hidden=HIDDEN, **few),
         *model.sample(mode="joint", n_cells=30, **few).values(),
         *model.consensus(adata, n_samples=2, **few),
+        model.consensus(adata, n_samples=1, estimate="mean", **few).position,
         model.impute(adata, hidden=HIDDEN),
         model.get_latent_representation(adata),
     ]
@@ -153,7 +155,7 @@ def learnt() -> tuple[MaskedDiffusion, AnnData]:
     """A model of three sections, trained in earnest, and a fourth section."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_priors, "_VISITS", 6000)
-        patch.setattr(_retrieval, "_N_STEPS", 200)
+        patch.setattr(_places, "_N_STEPS", 200)
         adata = _data(4, 200, 100, seed=1)
         test = adata[adata.obs["section"] == "section3"].copy()
         train = adata[adata.obs["section"] != "section3"].copy()
@@ -224,7 +226,7 @@ def test_priors_do_not_depend_on_the_network():
     plain, gated = (_trained(_data(), seed=1, max_epochs=1, use_gated_attention=gate).module for gate in (False, True))
     state = plain.state_dict()
     for name, value in gated.state_dict().items():
-        if name.startswith(("regression.", "alike.", "latent.", "around_")):
+        if name.startswith(("regression.", "places.", "references.", "latent.", "around_")):
             assert torch.equal(value, state[name]), name
 
 
@@ -279,9 +281,58 @@ def test_dispersion_is_the_scatter_of_draws(model):
         model.consensus(n_samples=0)
 
 
+@pytest.mark.parametrize("estimate", ["layout", "mean", None])
+def test_dispersion_is_about_the_mean_whichever_estimate_is_returned(model, estimate):
+    how = {"n_samples": 4, "n_steps": 3, "seed": 2}
+    draws = model.sample(mode="expr_to_pos", temperature=1.0, **how).astype(np.float64)
+    mean = model.consensus(**how, estimate="mean")
+    found = model.consensus(**how, estimate=estimate)
+    np.testing.assert_array_equal(found.dispersion, mean.dispersion)
+    scatter = np.sqrt(np.square(draws - mean.position).sum(axis=2).mean(axis=0))
+    np.testing.assert_allclose(found.dispersion, scatter, rtol=1e-3)
+    _same(found, model.consensus(**how, estimate=estimate))
+    assert (found.position == mean.position).all() == (estimate == "mean")
+    assert found.position.shape == (180, 2)
+    assert found.position.dtype == np.float32
+    _same(found, model.consensus(**how, estimate=estimate or "layout"))  # the default without landmarks
+
+
+def test_layouts_take_no_draws(model, adata):
+    """Slice by slice, whatever the seed, the steps, and the coordinates."""
+    layout = model.consensus(adata, n_samples=1, n_steps=2).position
+    for section in adata.obs["section"].cat.categories:
+        own = (adata.obs["section"] == section).to_numpy()
+        alone = model.consensus(adata[own].copy(), n_samples=1, n_steps=3, seed=7).position
+        np.testing.assert_array_equal(alone, layout[own])
+    del adata.obsm["spatial"]
+    np.testing.assert_array_equal(model.consensus(adata, n_samples=1, n_steps=2).position, layout)
+
+
+def test_layouts_lie_as_the_mean_does(learnt):
+    """In its middle and its pose, give or take the noise of means."""
+    model, test = learnt
+    layout, mean = (model.consensus(test, n_samples=1, n_steps=2, estimate=one).position for one in ("layout", "mean"))
+    here, there = (part - part.mean(axis=0) for part in (layout, mean))
+    size = np.sqrt(np.square(here).mean())
+    np.testing.assert_allclose(layout.mean(axis=0), mean.mean(axis=0), atol=0.01 * size)
+    np.testing.assert_allclose(orthogonal_procrustes(here, there)[0], np.eye(2), atol=0.02)
+    assert np.abs(layout - mean).max() > 0.1 * size
+
+
+def test_what_is_estimated_among_landmarks_is_the_mean(model):
+    how = {"n_samples": 1, "n_steps": 2, "landmarks": LANDMARKS}
+    found = model.consensus(**how)
+    _same(found, model.consensus(**how, estimate="mean"))
+    np.testing.assert_array_equal(found.position[LANDMARKS], model.adata.obsm["spatial"][LANDMARKS].astype(np.float32))
+    with pytest.raises(ValueError, match="`estimate` is 'layout': with `landmarks` it must be 'mean'. Leave it out"):
+        model.consensus(**how, estimate="layout")
+    with pytest.raises(ValueError, match=r"`estimate`: unknown option 'median'.*'layout'.*'mean'"):
+        model.consensus(estimate="median")
+
+
 def test_consensus_is_where_the_mean_of_draws_goes_to(learnt):
     model, test = learnt
-    consensus = model.consensus(test, n_samples=1, n_steps=10).position
+    consensus = model.consensus(test, n_samples=1, n_steps=10, estimate="mean").position
     draws = model.sample(test, mode="expr_to_pos", n_samples=16, n_steps=10, temperature=1.0)
     gap = [np.sqrt(np.square(draws[:n].mean(axis=0) - consensus).sum(axis=1).mean()) for n in (1, 4, 16)]
     assert gap[0] > 1.5 * gap[1] > 1.5 * 1.3 * gap[2]

@@ -6,24 +6,32 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
 
 from stomics_tools.model.masked_diffusion import _priors
+from stomics_tools.model.masked_diffusion._layout import expected_layout
+from stomics_tools.model.masked_diffusion._mixture import Mixture
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
+from stomics_tools.model.masked_diffusion._places import n_places
 from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit_position_prior
 from stomics_tools.model.masked_diffusion._slices import Slice, around, nearest
 
 FOLDS = 3
 
 
-def make_slices(n_obs: int = 250, *, told: bool = True, sizes: tuple[int, ...] | None = None) -> list[Slice]:
-    """Slices of one tissue: genes follow from position (if `told`), and so do smooth latent values."""
+def make_slices(
+    n_obs: int = 250, *, told: bool = True, like_sides: bool = False, sizes: tuple[int, ...] | None = None
+) -> list[Slice]:
+    """Slices of one tissue: genes follow from position (if `told`; from its sides alike), and so do smooth latent values."""
     rng = np.random.default_rng(0)
-    loading, slices, first = rng.normal(size=(2, 12)), [], 0
-    for number, n in enumerate(sizes or (n_obs, n_obs)):
+    loading, slices = rng.normal(size=(2, 12)), []
+    for n in sizes or (n_obs, n_obs):
         position = rng.uniform(-1.7, 1.7, size=(n, 2))
-        genes = (np.sin(position @ loading) if told else 0) + 0.3 * rng.normal(size=(n, 12))
+        there = np.column_stack([np.abs(position[:, 0]) if like_sides else position[:, 0], position[:, 1]])
+        genes = (np.sin(there @ loading) if told else 0) + (0.1 if like_sides else 0.3) * rng.normal(size=(n, 12))
         smooth = np.stack([np.sin(position[:, 0]), np.cos(2 * position[:, 1]), position.prod(1) / 2], 1)
         values = [genes, np.ones(12), np.column_stack([genes[:, :3], smooth[:, :1]]), position]
         slices.append(
@@ -31,11 +39,8 @@ def make_slices(n_obs: int = 250, *, told: bool = True, sizes: tuple[int, ...] |
                 *(torch.as_tensor(value, dtype=torch.float32) for value in values),
                 near=nearest(position, 12),
                 fold=torch.as_tensor(rng.integers(FOLDS, size=n)),
-                number=torch.arange(n) + first,
-                slice_of=torch.full((n,), number),
             )
         )
-        first += n
     return slices
 
 
@@ -44,7 +49,8 @@ def fitted(make_settings: Callable, slices: list[Slice]) -> MaskedDiffusionModul
     with torch.random.fork_rng():
         torch.manual_seed(0)
         n = sum(one.n_obs for one in slices)
-        module = MaskedDiffusionModule(settings, n_genes=12, n_dims=2, n_folds=FOLDS, n_references=n)
+        sizes = {"n_places": n_places(n), "n_references": min(n, 300)}
+        module = MaskedDiffusionModule(settings, n_genes=12, n_dims=2, n_folds=FOLDS, **sizes)
         fit_position_prior(module, slices)
     return module
 
@@ -58,89 +64,124 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- positions
 
 
+def prior_of(module: MaskedDiffusionModule, genes: Tensor) -> Mixture:
+    """Of cells that are not of training."""
+    return module.position_prior({"genes": genes[None], "told": torch.ones(1, len(genes), dtype=torch.bool)})
+
+
+def cells_of(slices: list[Slice]) -> tuple[Tensor, Tensor, Tensor]:
+    """Genes, positions, folds."""
+    genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
+    return genes, position, fold
+
+
 def test_positions_are_learnt_from_genes(make_settings: Callable) -> None:
-    slices = make_slices()
-    module = fitted(make_settings, slices)
+    module = fitted(make_settings, make_slices())
     unseen = make_slices(sizes=(250, 250, 100))[2]
-    found = module.regressed(unseen.genes)
-    assert (found - unseen.position).square().mean() < 0.25 * unseen.position.square().mean()
+    prior = prior_of(module, unseen.genes)
+    assert (prior.expected()[0] - unseen.position).square().mean() < 0.2 * unseen.position.square().mean()
     assert not module.regression.training
     assert not any(parameter.requires_grad for parameter in module.regression.parameters())
-    # The mixture of both is at least as good, and its density is: nats above a normal distribution at large.
-    given = {"genes": unseen.genes[None], "told": torch.ones(1, 100, dtype=torch.bool)}
-    latent = (unseen.latent / module.latent.variance.sqrt())[None]
-    prior = module.position_prior(given, latent)
-    error = (prior.expected()[0] - unseen.position).square().mean()
-    assert error < 1.2 * (found - unseen.position).square().mean()
+    # Nats above a normal distribution at large.
     at_large = norm.logpdf(unseen.position).sum(1).mean()
     assert prior.log_density(unseen.position[None]).mean() > at_large + 0.8
 
 
-def test_widths_are_those_of_cells_left_out(make_settings: Callable) -> None:
-    """Those of the largest likelihood of members that have not seen a cell, at which its gradient is zero."""
+def test_width_and_sharpness_are_those_of_cells_left_out(make_settings: Callable) -> None:
+    """Those of the largest likelihood of members that have not seen a cell."""
     slices = make_slices()
-    module, alike = (found := fitted(make_settings, slices)), found.alike
-    genes, fold, position = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "fold", "position"))
-    left_out = module.regressed(genes, fold)
-    scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()
-    cell = (torch.arange(500), torch.cat([s.slice_of for s in slices]))
+    module = fitted(make_settings, slices)
+    genes, position, fold = cells_of(slices)
+    places, left_out = module.places, module.regressed(genes, fold).double().numpy()
 
-    def loss(**shift: float) -> float:
-        """By scipy, from references and weights."""
-        distance, index = alike._alike(torch.cat([scores, left_out], dim=1), cell)
-        weight = -distance * torch.exp(alike.log_sharpness + shift.get("log_sharpness", 0))
-        logit = alike.regression_logit + shift.get("regression_logit", 0)
-        weight = torch.cat(
-            [weight.log_softmax(1) + torch.log(1 - logit.sigmoid()), logit.sigmoid().log().expand(500, 1)], 1
-        )
-        sd = torch.exp(torch.stack([alike.log_variance, alike.log_regression_variance]) / 2)
-        sd = sd * torch.tensor([[shift.get("own", 0.0)], [shift.get("regression", 0.0)]]).exp()
-        near = norm.logpdf(position[:, None], alike.position[index], sd[0]).sum(-1)
-        far = norm.logpdf(position, left_out, sd[1]).sum(-1)
-        return -float(logsumexp(weight.numpy() + np.column_stack([near, far]), axis=1).mean())
+    def loss(sharpness: float = 0.0, axis: tuple[float, float] = (0.0, 0.0)) -> float:
+        """By scipy, from places and what is said of them."""
+        weight = places.log_share.numpy() + np.exp(float(places.log_sharpness) + sharpness) * left_out
+        weight -= logsumexp(weight, axis=1, keepdims=True)
+        sd = np.exp((places.log_variance.numpy() + axis) / 2)
+        return -float(logsumexp(weight + norm.logpdf(position[:, None], places.position, sd).sum(-1), axis=1).mean())
 
     best = loss()
-    for name, step in (("log_sharpness", 0.3), ("regression_logit", 0.3), ("own", 0.2), ("regression", 0.2)):
-        for sign in (-1, 1):
-            assert loss(**{name: sign * step}) > best, name
+    for sign in (-1, 1):
+        assert loss(sharpness=0.2 * sign) > best
+        assert loss(axis=(0.2 * sign, 0)) > best
+        assert loss(axis=(0, 0.2 * sign)) > best
 
 
 def test_genes_that_tell_nothing_say_nothing(make_settings: Callable) -> None:
-    # Honest only if the width comes from members that have not seen the cell: others learn by heart.
+    # Honest only if the sharpness comes from members that have not seen the cell: others learn by heart.
     slices = make_slices(60, told=False)
-    slices = [Slice(**{**vars(one), "latent": torch.zeros(60, 4)}) for one in slices]
     module = fitted(make_settings, slices)
-    genes, position = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position"))
-    seen = (module.regressed(genes) - position).square().mean()
-    fold = torch.cat([s.fold for s in slices])
-    left_out = (module.regressed(genes, fold) - position).square().mean()
-    assert seen < 0.7 * position.square().mean()
-    assert left_out > 0.9 * position.square().mean()
-    unseen = make_slices(sizes=(60, 60, 100), told=False)[2]
-    prior = module.position_prior(
-        {"genes": unseen.genes[None], "told": torch.ones(1, 100, dtype=torch.bool)}, torch.zeros(1, 100, 4)
+    genes, position, fold = cells_of(slices)
+    said = (
+        module.regressed(genes),
+        module.regressed(genes, fold),
+        torch.zeros(len(genes), len(module.places.log_share)),
     )
-    assert prior.log_density(unseen.position[None]).mean() > norm.logpdf(unseen.position).sum(1).mean() - 0.2
+    target = module.places.target(position)
+    seen, left_out, at_large = (float(module.places.error(one, target).sum(1).mean()) for one in said)
+    assert seen < at_large - 0.3
+    assert left_out > at_large
+    assert module.places.log_sharpness.exp() < 0.2
+    unseen = make_slices(sizes=(60, 60, 1000), told=False)[2]
+    found = prior_of(module, unseen.genes).log_density(unseen.position[None]).mean()
+    assert found > norm.logpdf(unseen.position).sum(1).mean() - 0.2
 
 
-@pytest.mark.parametrize("sizes", [(200, 12), (12, 12), (150,)])
+def test_two_like_sides_are_two_places(make_settings: Callable) -> None:
+    """Either is likelier than the middle, where the expected position is; a layout tells the distance from there."""
+    module = fitted(make_settings, make_slices(400, like_sides=True))
+    unseen = make_slices(like_sides=True, sizes=(400, 400, 200))[2]
+    far = unseen.position[:, 0].abs() > 0.8
+    prior = prior_of(module, unseen.genes)
+    there, mirrored, between = (
+        prior.log_density((unseen.position * torch.tensor([side, 1.0]))[None])[0, far] for side in (1.0, -1.0, 0.0)
+    )
+    for side in (there, mirrored):
+        assert (side - between).mean() > 2
+        assert (side > between).double().mean() > 0.8
+    assert abs((there - mirrored).mean()) < 0.3
+    expected = prior.expected()[0]
+    assert expected[far, 0].abs().mean() < 0.35
+    assert np.corrcoef(expected[:, 1], unseen.position[:, 1])[0, 1] > 0.9
+    probability = module.probabilities(unseen.genes)
+    layout = expected_layout(probability, module.places.position, torch.Generator().manual_seed(0))
+    from_middle = unseen.position[:, 0].abs().numpy()
+
+    def told(position: Tensor) -> float:
+        """Rank correlation of the distance from the middle with that of cells around."""
+        near = NearestNeighbors(n_neighbors=8).fit(position).kneighbors(return_distance=False)
+        return float(spearmanr(from_middle[near].mean(1), from_middle).statistic)
+
+    assert told(layout) > 0.8
+    assert told(layout) > told(expected) + 0.15
+
+
+@pytest.mark.parametrize("sizes", [(200, 12), (12, 12), (150,), (5, 5)])
 def test_slices_with_few_cells(make_settings: Callable, sizes: tuple[int, ...]) -> None:
-    """Fewer cells of other slices than a cell would look at: weights stay numbers, and cells never find themselves."""
+    """Also with fewer cells than a batch, than folds would like, and with two places only: all stay numbers."""
     slices = make_slices(sizes=sizes)
     module = fitted(make_settings, slices)
-    for name, parameter in module.alike.named_parameters():
-        assert parameter.isfinite().all(), name
-    for one in slices:
-        prior = module.alike(
-            one.latent * module.latent.variance.sqrt(), module.regressed(one.genes), (one.number, one.slice_of)
-        )
+    for name, value in module.state_dict().items():
+        assert value.isfinite().all(), name
+    genes, position, fold = cells_of(slices)
+    given = {"genes": genes[None], "told": torch.ones(1, len(genes), dtype=torch.bool)}
+    for prior in (module.position_prior(given), module.position_prior({**given, "fold": fold[None]})):
         assert all(part.isfinite().all() for part in prior)
-        used = prior.log_weight[:, :-1] > -100
-        itself = (prior.mean[:, :-1] == one.position[:, None]).all(-1)
-        assert not (used & itself).any()
-        if len(sizes) > 1:
-            own_slice = (prior.mean[:, :-1, None] == one.position).all(-1).any(-1)
-            assert not (used & own_slice).any()
+        assert prior.log_density(position[None]).isfinite().all()
+
+
+def test_references_are_cells_of_training_each_once(make_settings: Callable) -> None:
+    slices = make_slices()
+    module = fitted(make_settings, slices)
+    scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()
+    kept = torch.cat([module.references.scores, module.references.position], dim=1)
+    every = torch.cat([scores, cells_of(slices)[1]], dim=1)
+    rows = (kept[:, None] == every).all(-1)
+    assert len(kept) == 300
+    assert (rows.sum(1) == 1).all()
+    assert (rows.sum(0) <= 1).all()
+    assert 100 < rows[:, :250].sum() < 200  # of both slices
 
 
 def test_same_seed_same_prior(make_settings: Callable) -> None:

@@ -21,7 +21,7 @@ Item = dict[str, Tensor]
 @pytest.fixture
 def slices(make_slice: Callable[..., Slice]) -> list[Slice]:
     """The second fits into a window and lacks a third of the genes."""
-    return [make_slice(LARGE), make_slice(SMALL, seed=1, n_hidden=4, first=LARGE, slice_of=1)]
+    return [make_slice(LARGE), make_slice(SMALL, seed=1, n_hidden=4)]
 
 
 @pytest.fixture
@@ -38,9 +38,13 @@ def draw(make_module: Callable[..., MaskedDiffusionModule], slices: list[Slice])
 
 def rows_of(item: Item, slices: list[Slice]) -> tuple[Slice, Tensor]:
     """The slice of a set, and which of its cells are in the set."""
-    number = item["number"][item["real"]]
-    first = int(number[0] >= LARGE)
-    return slices[first], number - LARGE * first
+    own = item["position"][item["real"]]
+    for one in slices:
+        same = (own[:, None] == one.position).all(-1)
+        if same.any():
+            assert (same.sum(1) == 1).all()  # positions are unique, and all are of this slice
+            return one, same.int().argmax(1)
+    raise AssertionError("no slice has these cells")
 
 
 def kind(item: Item) -> str:
@@ -54,14 +58,14 @@ def test_shapes(draw: Callable, slices: list[Slice]) -> None:
     items = draw(60)
     assert len(items) == 60
     shapes = {"genes": (16, 12), "panel": (12,), "latent": (16, 4), "position": (16, 2), "around": (16, 12)}
-    shapes |= {"time": (16, 2)} | dict.fromkeys(("beside", "fold", "number", "slice", "told", "shown"), (16,))
+    shapes |= {"time": (16, 2)} | dict.fromkeys(("beside", "fold", "told", "shown"), (16,))
     shapes |= dict.fromkeys(("placed", "real"), (16,))
     flags = {"beside", "told", "shown", "placed", "real"}
     for item in items:
         assert {name: tuple(value.shape) for name, value in item.items()} == shapes
         for name, value in item.items():
             wanted = torch.bool if name in flags else torch.float32
-            assert value.dtype == (torch.int64 if name in ("fold", "number", "slice") else wanted), name
+            assert value.dtype == (torch.int64 if name == "fold" else wanted), name
     batch = default_collate(items)
     assert batch["genes"].shape == (60, 16, 12)
 
@@ -77,15 +81,14 @@ def test_sets_are_cells_of_one_slice_each_once_and_the_rest_is_padding(draw: Cal
         assert real[: len(rows)].all()
         for name, own in (("position", one.position), ("latent", one.latent), ("fold", one.fold)):
             assert torch.equal(item[name][real], own[rows])  # clean, whatever is hidden
-        assert torch.equal(item["slice"][real], one.slice_of[rows])
         assert all((value[~real] == 0).all() for name, value in item.items() if name != "panel")
     # A slice is taken as often as it has cells.
     assert abs(np.mean(np.array(sizes) == SMALL) - SMALL / (SMALL + LARGE)) < 0.1
 
 
-def test_all_cells_are_seen(draw: Callable) -> None:
-    seen = torch.cat([item["number"][item["real"]] for item in draw()])
-    assert set(seen.tolist()) == set(range(LARGE + SMALL))
+def test_all_cells_are_seen(draw: Callable, slices: list[Slice]) -> None:
+    seen = {(one.n_obs, row) for one, rows in (rows_of(item, slices) for item in draw()) for row in rows.tolist()}
+    assert seen == {(n_obs, row) for n_obs in (LARGE, SMALL) for row in range(n_obs)}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_times(draw: Callable) -> None:
 def test_same_seed_same_sets(draw: Callable) -> None:
     for one, again, other in zip(draw(20), draw(20), draw(20, seed=1), strict=True):
         assert all(torch.equal(one[name], again[name]) for name in one)
-        assert not torch.equal(one["number"], other["number"])
+        assert not torch.equal(one["position"], other["position"])
 
 
 def test_slices_are_left_as_they_are(draw: Callable, slices: list[Slice]) -> None:

@@ -10,8 +10,7 @@ from stomics_tools.model.masked_diffusion._poses import pose_of
 _N_STEPS, _LR = 300, 0.1
 _N_OTHERS = 64
 _LEAST_DISTANCE = 0.1
-_KERNEL_WIDTH = 0.5
-_NEWTON_STEPS = 20
+_NEWTON_STEPS = 50
 _TOLERANCE = 1e-5
 
 
@@ -27,7 +26,7 @@ def expected_layout(probability: Tensor, place: Tensor, generator: torch.Generat
 
     over the distance :math:`D_{ij}` of two cells, each in a place drawn by itself (stress: Kruskal 1964; weights that count
     errors of near cells more: Sammon 1969). Cells that may be near one another come together: two like sides are folded
-    onto one. It begins as the leading principal components of the mean kernel embeddings of the cells, and goes on by
+    onto one. It begins as the leading principal components of the mean embeddings of the cells by the energy distance, and goes on by
     steps on pairs with 64 cells drawn at random: O(n) time and memory.
 
     Parameters
@@ -98,19 +97,23 @@ def with_mean(probability: Tensor, place: Tensor, mean: Tensor) -> Tensor:
             break
         second = torch.einsum("nm,md,me->nde", found, place, place) - now[:, :, None] * now[:, None]
         step = torch.linalg.solve(second + 1e-3 * eye, missing)
-        slope = slope + step.clamp(-1, 1)
+        slope = slope + step / step.norm(dim=1, keepdim=True).clamp(min=1)
         found = (log_probability + slope @ place.T).softmax(1)
     return found
 
 
 def _embedding(probability: Tensor, between: Tensor, n_dims: int) -> Tensor:
-    """Leading principal components ``(n, n_dims)`` of the mean kernel embeddings (Muandet et al. 2017) of the cells."""
-    kernel = (-(between / _KERNEL_WIDTH).square() / 2).exp().double()
+    """Leading principal components ``(n, n_dims)`` of the mean embeddings of the cells by the energy distance.
+
+    Its kernel is the centred ``-D`` (Sejdinovic et al. 2013), which has no width to be chosen.
+    """
+    kernel = -between.double()
+    kernel = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
     values, vectors = torch.linalg.eigh(kernel)
     features = probability.double() @ (vectors * values.clamp(min=0).sqrt())
     features = features - features.mean(0)
-    axes = torch.linalg.eigh(features.T @ features)[1][:, -n_dims:]
-    return (features @ axes).flip(1).float()
+    axes = torch.linalg.eigh(features.T @ features)[1].flip(1)[:, :n_dims]
+    return torch.nn.functional.pad(features @ axes, (0, n_dims - axes.shape[1])).float()
 
 
 def _size(position: Tensor) -> Tensor:
