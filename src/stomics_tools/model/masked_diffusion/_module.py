@@ -108,7 +108,10 @@ class MaskedDiffusionModule(nn.Module):
 
     @torch.no_grad()
     def regressed(self, genes: Tensor, fold: Tensor | None = None) -> Tensor:
-        """What genes say of places ``(n, n_places)``, see :class:`Places`; with `fold` ``(n,)``, by members that have not seen the cell."""
+        """What genes say of places ``(n, n_places)``, as :class:`Places` takes it.
+
+        With `fold` ``(n,)``, by members that have not seen the cell.
+        """
         training = self.regression.training
         self.regression.eval()
         found = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
