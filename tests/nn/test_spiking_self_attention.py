@@ -101,7 +101,8 @@ def test_other_neurons_and_quantized_weights():
     y = attention(_x())
     assert y.shape == (T, B, N, C)
     assert y.unique().numel() > 100
-    assert torch.equal(attention(_x()[:1]), y[:1])  # no membrane: steps do not meet
+    # No membrane: steps do not meet. Products of fewer rows may be summed in another order.
+    torch.testing.assert_close(attention(_x()[:1]), y[:1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.3, None])
