@@ -67,7 +67,7 @@ class Places(nn.Module):
 
     def probabilities(self, output: Tensor) -> Tensor:
         """``(..., n_places)``, of outputs of the classifier."""
-        return (self.log_share + self.log_sharpness.exp() * output).softmax(-1)
+        return self(output).log_weight.exp()
 
     def forward(self, output: Tensor) -> Mixture:
         """Positions expected, as a mixture, by outputs of the classifier ``(..., n_places)``."""

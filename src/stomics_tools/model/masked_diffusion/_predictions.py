@@ -179,9 +179,10 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         )
         assert isinstance(draws, np.ndarray)
         squared = np.square(draws.reshape(n_samples, *mean.shape) - mean).sum(axis=2).mean(axis=0)
+        position = mean
         if kind == "layout":
-            mean = self._positions(adata, None, how, lambda drawing: drawing.expected_layout)[0]
-        return Consensus(mean, np.sqrt(squared))
+            position = self._positions(adata, None, how, lambda drawing: drawing.expected_layout)[0]
+        return Consensus(position, np.sqrt(squared))
 
     def impute(
         self,
