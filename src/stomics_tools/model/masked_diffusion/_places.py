@@ -76,7 +76,7 @@ class Places(nn.Module):
         return Mixture(self.position, variance.expand_as(self.position), weight.log_softmax(-1))
 
     def calibrate(self, output: Tensor, position: Tensor) -> None:
-        """Find width and sharpness of the largest likelihood of cells that the classifier has not seen.
+        """Find width and sharpness of the largest likelihood of cells that neither classifier nor places have seen.
 
         `output` is ``(n, n_places)``, `position` ``(n, d)``.
         """

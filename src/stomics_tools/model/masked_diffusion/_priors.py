@@ -24,7 +24,8 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
     genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
     module.references.keep(torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt(), position)
     places, regression = module.places, module.regression.train()
-    places.spread_over(position)
+    laid_on, others = torch.randperm(len(position)).tensor_split(2)
+    places.spread_over(position[laid_on])
     optimizer = torch.optim.AdamW(regression.parameters(), weight_decay=_DECAY)
     epochs = min(max(_EPOCHS[0], -(-_VISITS // len(genes))), _EPOCHS[1])
     steps = epochs * -(-len(genes) // _BATCH)
@@ -46,7 +47,8 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
             schedule.step()
     regression.eval().requires_grad_(False)
     left_out = torch.cat([module.regressed(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
-    places.calibrate(left_out, position)
+    # Cells are nearer the places that were laid on them than new cells will be: the width is that of the others.
+    places.calibrate(left_out[others], position[others])
 
 
 def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
