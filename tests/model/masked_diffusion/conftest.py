@@ -48,6 +48,7 @@ def make_module(make_settings: Callable[..., DiffusionSettings]) -> Callable[...
             module.latent.fit((torch.randn(200, N_GENES).numpy() @ mixing / N_GENES**0.5).astype(np.float32))
             module.references.scores.normal_()
             module.references.position.normal_()
+            module.references.fold.copy_(torch.arange(N_REFERENCES) % N_FOLDS)
             module.places.position.normal_()
             module.places.log_share.copy_(torch.randn(N_PLACES).log_softmax(0))
             module.places.log_variance.uniform_(-3.0, -1.0)

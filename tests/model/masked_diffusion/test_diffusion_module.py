@@ -331,36 +331,70 @@ def test_what_says_all_by_itself_counts_whole(make_module: Callable, target: str
 # ------------------------------------------------------------------ priors
 
 
-def test_cells_of_training_are_judged_by_members_that_have_not_seen_them(make_module: Callable) -> None:
-    module, genes, fold = make_module(), torch.randn(20, 12), torch.arange(20) % 3
+def alike_by_hand(module: MaskedDiffusionModule, genes: Tensor, panel: Tensor, fold: Tensor | None, n: int) -> Tensor:
+    """What the `n` references that are most alike, and one that lies anywhere, say of places: ``(n_obs, n_places)``."""
+    references, places, sd = module.references, module.places, module.latent.variance.sqrt()
+    as_genes = module.latent.decode(references.scores / sd) * panel
+    query, among = (module.latent.given(x[None], panel[None])[0][0] * sd for x in (genes, as_genes))
+    share, target = places.log_share.exp(), places.target(references.position)
+    said = []
+    for k, one in enumerate(query):
+        order = (among - one).square().sum(1).argsort()
+        if fold is not None:
+            order = order[references.fold[order] != fold[k]]
+        nearest = order[:n]
+        said.append(((target[nearest].sum(0) + share) / (len(nearest) + 1) / share).log())
+    return torch.stack(said)
+
+
+@pytest.mark.parametrize("all_genes", [True, False])
+def test_cells_of_training_are_judged_by_members_that_have_not_seen_them(
+    make_module: Callable, monkeypatch: pytest.MonkeyPatch, all_genes: bool
+) -> None:
+    """And by references of other folds."""
+    monkeypatch.setattr("stomics_tools.model.masked_diffusion._retrieval._N_ALIKE", 5)
+    module, fold = make_module(), torch.arange(20) % 3
+    panel = torch.ones(12) if all_genes else (torch.arange(12) % 3 > 0).float()
+    genes = torch.randn(20, 12, generator=torch.Generator().manual_seed(0)) * panel
     module.train()
-    found, left_out = module.regressed(genes), module.regressed(genes, fold)
+    found, left_out = module.said(genes, panel), module.said(genes, panel, fold)
     assert module.regression.training  # as it was, though nothing is dropped out of predictions
-    torch.testing.assert_close(module.regressed(genes), found, rtol=0, atol=0)
+    torch.testing.assert_close(module.said(genes, panel), found, rtol=0, atol=0)
     every = module.regression.eval()._every(genes)
-    torch.testing.assert_close(found, every[:2].mean(0))
+    torch.testing.assert_close(found[:, 0], every[:2].mean(0))
     for k in range(20):
-        torch.testing.assert_close(left_out[k], every[2 + fold[k], k])
+        torch.testing.assert_close(left_out[k, 0], every[2 + fold[k], k])
+    torch.testing.assert_close(found[:, 1], alike_by_hand(module, genes, panel, None, 5), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(left_out[:, 1], alike_by_hand(module, genes, panel, fold, 5), atol=1e-4, rtol=1e-4)
+    assert (left_out[:, 1] - found[:, 1]).abs().max() > 0.1
+
+
+def test_where_all_references_are_of_the_fold_they_say_nothing(make_module: Callable) -> None:
+    module = make_module()
+    module.references.fold.fill_(1)
+    said = module.said(torch.randn(6, 12), torch.ones(12), torch.tensor([1, 1, 1, 0, 0, 2]))[:, 1]
+    torch.testing.assert_close(said[:3], torch.zeros_like(said[:3]), atol=1e-5, rtol=0)
+    assert said[3:].abs().max() > 0.1
 
 
 def test_position_prior_is_that_of_cells_told_else_that_at_large(make_module: Callable) -> None:
     module, batch = make_module(), make_batch()
     places, told = module.places, batch["told"]
+    places.log_sharpness.data[1] = -0.3
     share, sharpness = places.log_share.double(), places.log_sharpness.double().exp()
-    every = module.regression._every(batch["genes"].flatten(0, 1)).unflatten(1, (2, N)).double()
-    asked = {name: value for name, value in batch.items() if name in ("genes", "told", "fold")}
+    asked = {name: value for name, value in batch.items() if name in ("genes", "panel", "told", "fold")}
     # Of cells of training by the member that has not seen them, of others by the mean of those that have seen all.
-    for given in (asked, {name: asked[name] for name in ("genes", "told")}):
+    for given in (asked, {name: value for name, value in asked.items() if name != "fold"}):
         prior = module.position_prior(given)
         assert torch.equal(prior.mean.expand(2, N, -1, 2), places.position.expand(2, N, -1, 2))
         wanted = places.log_variance.exp().expand(2, N, len(share), 2)
         torch.testing.assert_close(prior.variance.expand_as(wanted), wanted)
         for one in range(2):
+            said = module.said(
+                batch["genes"][one], batch["panel"][one], batch["fold"][one] if "fold" in given else None
+            )
             for cell in range(N):
-                said = (
-                    every[2 + batch["fold"][one, cell], one, cell] if "fold" in given else every[:2, one, cell].mean(0)
-                )
-                weight = share + sharpness * said if told[one, cell] else share
+                weight = share + said[cell].double().T @ sharpness if told[one, cell] else share
                 found = prior.log_weight[one, cell].double()
                 torch.testing.assert_close(found, weight - weight.logsumexp(0), atol=1e-4, rtol=1e-4)
     assert prior.log_weight[told].std(0).min() > 0.2
@@ -370,16 +404,20 @@ def test_probabilities_of_places_are_the_weights_of_the_prior(
     make_module: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, genes = make_module(), torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
-    prior = module.position_prior({"genes": genes[None], "told": torch.ones(1, 30, dtype=torch.bool)})
+    panel = (torch.arange(12) % 4 > 0).float()
+    genes *= panel
+    prior = module.position_prior(
+        {"genes": genes[None], "panel": panel[None], "told": torch.ones(1, 30, dtype=torch.bool)}
+    )
     monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 8)  # in blocks
-    found = module.probabilities(genes)
+    found = module.probabilities(genes, panel)
     torch.testing.assert_close(found, prior.log_weight[0].exp())
     torch.testing.assert_close(found @ module.places.position, prior.expected()[0])
 
 
 def test_cells_alike_in_the_genes_given(make_module: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each reference what the same genes would tell, the nearest of these, and the mean of their whole values."""
-    monkeypatch.setattr("stomics_tools.model.masked_diffusion._retrieval._N_AVERAGED", 5)
+    monkeypatch.setattr("stomics_tools.model.masked_diffusion._retrieval._N_ALIKE", 5)
     monkeypatch.setattr("stomics_tools.model.masked_diffusion._module._ROWS", 4)  # in blocks
     module = make_module()
     generator = torch.Generator().manual_seed(0)

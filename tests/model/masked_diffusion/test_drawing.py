@@ -255,8 +255,8 @@ def test_expected_layout_is_of_probabilities_that_have_the_mean_expected(
     assert (found - mean).abs().max() > 0.05
     probability, place = laid[0][:2]
     torch.testing.assert_close(probability @ place, mean, atol=1e-3, rtol=0)
-    assert (probability @ place - module.probabilities(given.genes) @ place).abs().max() > 0.01  # the network counts
-    tilt = (probability / module.probabilities(given.genes)).log().T.double()
+    assert (probability @ place - module.probabilities(given.genes, given.panel) @ place).abs().max() > 0.01  # the network counts
+    tilt = (probability / module.probabilities(given.genes, given.panel)).log().T.double()
     linear = torch.column_stack([place, torch.ones(len(place))]).double()
     left = tilt - linear @ torch.linalg.lstsq(linear, tilt).solution
     assert left.abs().max() < 1e-3
@@ -295,7 +295,7 @@ def test_before_training_draws_follow_the_priors(make_module: Callable, make_giv
     given = replace(given, genes=given.genes[:1].expand(400, -1) * given.told[:, None])
     position, latent = drawn(module, given, How(20))
     told, places = given.told, module.places
-    weights = torch.stack([module.probabilities(given.genes[:1])[0], places.log_share.exp()])
+    weights = torch.stack([module.probabilities(given.genes[:1], given.panel)[0], places.log_share.exp()])
     means, seconds = weights @ places.position, weights @ (places.position.square() + places.log_variance.exp())
     for own, mean, variance in zip((told, ~told), means, seconds - means.square(), strict=True):
         np.testing.assert_allclose(position[own].mean(0), mean, atol=0.2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stomics_tools.model.masked_diffusion import _places
 from stomics_tools.model.masked_diffusion._places import Places, n_places
+from stomics_tools.model.masked_diffusion._retrieval import Alike
 
 DIMENSIONS = pytest.mark.parametrize("n_dims", [2, 3])
 
@@ -37,8 +38,13 @@ def any_places(n: int, n_dims: int = 2) -> Places:
     places.log_share.copy_(normals(n, seed=1).log_softmax(0))
     places.blur.fill_(0.7)
     places.log_variance.copy_(torch.linspace(-2, -1, n_dims))
-    places.log_sharpness.fill_(0.4)
+    places.log_sharpness.copy_(torch.tensor([0.4, -0.5]))
     return places
+
+
+def said(*size: int, scale: float = 1.0, seed: int = 5) -> Tensor:
+    """What a classifier and cells alike say of places, ``(*size[:-1], 2, size[-1])``."""
+    return scale * normals(*size[:-1], 2, size[-1], seed=seed)
 
 
 @pytest.mark.parametrize(("n_obs", "n"), [(1, 1), (9, 1), (10, 2), (499, 99), (1000, 200), (10**6, 200)])
@@ -96,9 +102,9 @@ def test_fewer_positions_than_places(cells: Tensor) -> None:
     assert (torch.cdist(places.position, where).min(1).values < 1e-6).all()
     target = places.target(cells)
     torch.testing.assert_close(target.sum(1), torch.ones(len(cells)))
-    places.calibrate(normals(len(cells), 7), cells)
+    places.calibrate(said(len(cells), 7), cells)
     assert all(value.isfinite().all() for value in places.state_dict().values())
-    assert places(normals(4, 7)).log_density(cells[:1]).isfinite().all()
+    assert places(said(4, 7)).log_density(cells[:1]).isfinite().all()
     # Of two places at one position neither is more likely.
     same = torch.cdist(places.position, places.position) < 1e-6
     assert (same.sum(1) > 1).any()
@@ -142,27 +148,29 @@ def test_error_is_the_cross_entropy_of_each_member() -> None:
 
 
 @DIMENSIONS
-def test_outputs_are_relative_to_the_tissue_at_large(n_dims: int) -> None:
+def test_what_is_said_is_relative_to_the_tissue_at_large(n_dims: int) -> None:
     places = any_places(15, n_dims)
-    torch.testing.assert_close(places.probabilities(torch.zeros(4, 15)), places.log_share.exp().expand(4, -1))
-    torch.testing.assert_close(places(torch.zeros(2, 4, 15)).log_weight, places.log_share.expand(2, 4, -1))
-    output = normals(2, 4, 15, seed=5)
-    expected = softmax(places.log_share.numpy() + np.exp(0.4) * output.numpy(), axis=-1)
-    np.testing.assert_allclose(places.probabilities(output), expected, rtol=1e-5)
-    np.testing.assert_allclose(places(output).log_weight.exp(), expected, rtol=1e-5)
-    np.testing.assert_allclose(places(output).expected(), expected @ places.position.numpy(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(places(torch.zeros(2, 4, 2, 15)).log_weight, places.log_share.expand(2, 4, -1))
+    both = said(2, 4, 15)
+    weights = np.exp([0.4, -0.5])
+    expected = softmax(places.log_share.numpy() + np.einsum("bnsp,s->bnp", both.numpy(), weights), axis=-1)
+    np.testing.assert_allclose(places(both).log_weight.exp(), expected, rtol=1e-5)
+    np.testing.assert_allclose(places(both).expected(), expected @ places.position.numpy(), rtol=1e-4, atol=1e-6)
 
 
 @DIMENSIONS
 def test_density_against_scipy(n_dims: int) -> None:
-    places, cells, output = any_places(15, n_dims), normals(30, n_dims, seed=3), normals(30, 15, seed=5)
-    np.testing.assert_allclose(places(output).log_density(cells), log_density(places, output, cells), rtol=1e-4)
+    places, cells, both = any_places(15, n_dims), normals(30, n_dims, seed=3), said(30, 15)
+    np.testing.assert_allclose(places(both).log_density(cells), log_density(places, both, cells), rtol=1e-4)
 
 
-def log_density(places: Places, output: Tensor, cells: Tensor, sharpness: float = 0.0, axis: float = 0.0) -> np.ndarray:
-    """By scipy, with parameters moved by so much."""
+def log_density(
+    places: Places, both: Tensor, cells: Tensor, first: float = 0.0, second: float = 0.0, axis: float = 0.0
+) -> np.ndarray:
+    """By scipy, with the weights of either and the width along an axis moved by so much."""
     own = {name: value.numpy().astype(np.float64) for name, value in places.state_dict().items()}
-    weight = own["log_share"] + np.exp(own["log_sharpness"] + sharpness) * output.numpy().astype(np.float64)
+    weights = np.exp(own["log_sharpness"] + [first, second])
+    weight = own["log_share"] + np.einsum("nsp,s->np", both.numpy().astype(np.float64), weights)
     log_variance = own["log_variance"] + np.eye(cells.shape[1])[0] * axis
     density = norm.logpdf(cells.numpy()[:, None], own["position"], np.exp(log_variance / 2)).sum(-1)
     return logsumexp(weight - logsumexp(weight, axis=1, keepdims=True) + density, axis=1)
@@ -172,57 +180,74 @@ def log_density(places: Places, output: Tensor, cells: Tensor, sharpness: float 
 
 
 class Drawn(NamedTuple):
-    """Outputs of a classifier, and cells of the mixture that these tell."""
+    """What is said of cells, and cells of the mixture that it tells."""
 
     places: Places
-    output: Tensor
+    said: Tensor
     cells: Tensor
 
 
 def drawn(n: int, n_dims: int) -> Drawn:
-    places, output = any_places(20, n_dims), 2 * normals(n, 20, seed=6)
+    places, both = any_places(20, n_dims), said(n, 20, scale=2, seed=6)
     generator = torch.Generator().manual_seed(7)
-    place = torch.multinomial(places.probabilities(output), 1, generator=generator)[:, 0]
+    place = torch.multinomial(places(both).log_weight.exp(), 1, generator=generator)[:, 0]
     noise = torch.randn(n, n_dims, generator=generator) * (places.log_variance / 2).exp()
     cells = places.position[place] + noise
     with torch.no_grad():
         places.log_variance.zero_()
-        places.log_sharpness.zero_()
-    return Drawn(places, output, cells)
+        places.log_sharpness.copy_(torch.tensor([0.0, -1.2]))
+    return Drawn(places, both, cells)
 
 
 @DIMENSIONS
-def test_width_and_sharpness_are_found_again(n_dims: int) -> None:
-    places, output, cells = drawn(3000, n_dims)
+def test_width_and_weights_are_found_again(n_dims: int) -> None:
+    places, both, cells = drawn(3000, n_dims)
     with torch.no_grad():  # as training calls it
-        places.calibrate(output, cells)
+        places.calibrate(both, cells)
     # Standard errors of these are about sqrt(2 / 3000) and less.
     torch.testing.assert_close(places.log_variance, torch.linspace(-2, -1, n_dims), atol=0.12, rtol=0)
-    assert float(places.log_sharpness) == pytest.approx(0.4, abs=0.12)
+    torch.testing.assert_close(places.log_sharpness, torch.tensor([0.4, -0.5]), atol=0.12, rtol=0)
     assert not any(parameter.requires_grad for parameter in places.parameters())
 
 
 def test_calibration_is_the_largest_likelihood() -> None:
-    places, output, cells = drawn(300, 2)
-    places.calibrate(output, cells)
-    best = log_density(places, output, cells).mean()
-    for name in ("sharpness", "axis"):
+    places, both, cells = drawn(300, 2)
+    places.calibrate(both, cells)
+    best = log_density(places, both, cells).mean()
+    for name in ("first", "second", "axis"):
         for step in (-0.1, 0.1):
-            assert log_density(places, output, cells, **{name: step}).mean() < best, name
+            assert log_density(places, both, cells, **{name: step}).mean() < best, name
 
 
-def test_outputs_that_tell_nothing_are_not_believed() -> None:
-    """Those of other cells, of which the classifier is as sure."""
-    places, output, cells = drawn(1000, 2)
-    places.calibrate(output.roll(1, 0), cells)
-    assert places.log_sharpness.exp() < 0.15
-    at_large = log_density(places, torch.zeros_like(output), cells).mean()
-    assert places(output.roll(1, 0)).log_density(cells).mean() > at_large - 0.02
+def test_what_tells_nothing_is_not_believed() -> None:
+    """That of other cells, of which both are as sure; what is right beside it is."""
+    places, both, cells = drawn(1000, 2)
+    places.calibrate(both.roll(1, 0), cells)
+    assert (places.log_sharpness.exp() < 0.15).all()
+    at_large = log_density(places, torch.zeros_like(both), cells).mean()
+    assert places(both.roll(1, 0)).log_density(cells).mean() > at_large - 0.02
+    half = torch.stack([both[:, 0].roll(1, 0), both[:, 1]], dim=1)
+    places.calibrate(half, cells)
+    assert places.log_sharpness[0].exp() < 0.15
+    assert places.log_sharpness[1].exp() > 0.3
 
 
 def test_cells_that_lie_in_their_places_have_a_width() -> None:
     places = any_places(10)
-    sure = 20 * torch.eye(10)
-    places.calibrate(sure.repeat(5, 1), places.position.repeat(5, 1))
+    sure = 20 * torch.eye(10)[:, None].expand(-1, 2, -1)
+    places.calibrate(sure.repeat(5, 1, 1), places.position.repeat(5, 1))
     assert places(sure).variance.min() == pytest.approx(1e-4)
     assert places(sure).log_density(places.position).isfinite().all()
+
+
+# ------------------------------------------------------------------ cells alike
+
+
+def test_cells_alike_say_where_they_lie() -> None:
+    """As many as count, and one that lies anywhere; none of them nothing."""
+    places, position = any_places(15), normals(8, 2, seed=3)
+    rows, counted = torch.tensor([[0, 3, 5], [7, 1, 2], [4, 6, 0]]), torch.tensor([[1.0, 1, 1], [1, 0, 0], [0, 0, 0]])
+    found = places.among(Alike(rows, counted), position)
+    share, target = places.log_share.exp(), places.target(position)
+    expected = [(target[[0, 3, 5]].sum(0) + share) / 4, (target[7] + share) / 2, share]
+    torch.testing.assert_close(found, torch.stack([one / share for one in expected]).log(), atol=1e-5, rtol=1e-4)

@@ -66,7 +66,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prior_of(module: MaskedDiffusionModule, genes: Tensor) -> Mixture:
     """Of cells that are not of training."""
-    return module.position_prior({"genes": genes[None], "told": torch.ones(1, len(genes), dtype=torch.bool)})
+    return module.position_prior(given(genes))
+
+
+def given(genes: Tensor) -> dict[str, Tensor]:
+    """All genes of cells, as one set."""
+    return {"genes": genes[None], "panel": torch.ones(1, 12), "told": torch.ones(1, len(genes), dtype=torch.bool)}
 
 
 def cells_of(slices: list[Slice]) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,11 +96,12 @@ def test_width_and_sharpness_are_those_of_new_cells(make_settings: Callable) -> 
     """Not those of cells that the classifier learnt, or that the places were laid on: these are nearer to a place."""
     module = fitted(make_settings, make_slices())
     unseen = make_slices(sizes=(250, 250, 3000))[2]
-    places, said = module.places, module.regressed(unseen.genes).double().numpy()
+    places, said = module.places, module.said(unseen.genes, torch.ones(12)).double().numpy()
 
     def density(wider: float = 0.0, sharper: float = 0.0) -> float:
         """Logarithm of that of new cells, by scipy, from places and what is said of them."""
-        weight = places.log_share.numpy() + np.exp(float(places.log_sharpness) + sharper) * said
+        weights = np.exp(places.log_sharpness.numpy() + sharper)
+        weight = places.log_share.numpy() + np.einsum("nsp,s->np", said, weights)
         weight -= logsumexp(weight, axis=1, keepdims=True)
         sd = np.exp((places.log_variance.numpy() + wider) / 2)
         return logsumexp(weight + norm.logpdf(unseen.position[:, None], places.position, sd).sum(-1), axis=1).mean()
@@ -114,15 +120,15 @@ def test_genes_that_tell_nothing_say_nothing(make_settings: Callable) -> None:
     module = fitted(make_settings, slices)
     genes, position, fold = cells_of(slices)
     said = (
-        module.regressed(genes),
-        module.regressed(genes, fold),
+        module.said(genes, torch.ones(12))[:, 0],
+        module.said(genes, torch.ones(12), fold)[:, 0],
         torch.zeros(len(genes), len(module.places.log_share)),
     )
     target = module.places.target(position)
     seen, left_out, at_large = (float(module.places.error(one, target).sum(1).mean()) for one in said)
     assert seen < at_large - 0.3
     assert left_out > at_large
-    assert module.places.log_sharpness.exp() < 0.2
+    assert (module.places.log_sharpness.exp() < 0.2).all()
     unseen = make_slices(sizes=(60, 60, 1000), told=False)[2]
     found = prior_of(module, unseen.genes).log_density(unseen.position[None]).mean()
     assert found > norm.logpdf(unseen.position).sum(1).mean() - 0.2
@@ -144,7 +150,7 @@ def test_two_like_sides_are_two_places(make_settings: Callable) -> None:
     expected = prior.expected()[0]
     assert expected[far, 0].abs().mean() < 0.35
     assert np.corrcoef(expected[:, 1], unseen.position[:, 1])[0, 1] > 0.9
-    probability = module.probabilities(unseen.genes)
+    probability = module.probabilities(unseen.genes, torch.ones(12))
     layout = expected_layout(probability, module.places.position, torch.Generator().manual_seed(0))
     from_middle = unseen.position[:, 0].abs().numpy()
 
@@ -165,8 +171,7 @@ def test_slices_with_few_cells(make_settings: Callable, sizes: tuple[int, ...]) 
     for name, value in module.state_dict().items():
         assert value.isfinite().all(), name
     genes, position, fold = cells_of(slices)
-    given = {"genes": genes[None], "told": torch.ones(1, len(genes), dtype=torch.bool)}
-    for prior in (module.position_prior(given), module.position_prior({**given, "fold": fold[None]})):
+    for prior in (prior_of(module, genes), module.position_prior({**given(genes), "fold": fold[None]})):
         assert all(part.isfinite().all() for part in prior)
         assert prior.log_density(position[None]).isfinite().all()
 
@@ -175,8 +180,8 @@ def test_references_are_cells_of_training_each_once(make_settings: Callable) -> 
     slices = make_slices()
     module = fitted(make_settings, slices)
     scores = torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt()
-    kept = torch.cat([module.references.scores, module.references.position], dim=1)
-    every = torch.cat([scores, cells_of(slices)[1]], dim=1)
+    kept = torch.cat([module.references.scores, module.references.position, module.references.fold[:, None]], dim=1)
+    every = torch.cat([scores, cells_of(slices)[1], cells_of(slices)[2][:, None]], dim=1)
     rows = (kept[:, None] == every).all(-1)
     assert len(kept) == 300
     assert (rows.sum(1) == 1).all()

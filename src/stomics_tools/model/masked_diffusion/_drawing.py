@@ -127,7 +127,9 @@ class Drawing:
         Of places by the genes of each cell, such that the mean is the position expected.
         """
         mean, place = self.expected_position, self._module.places.position.cpu()
-        probability = self._module.probabilities(self._given.genes.to(self._device)).cpu()
+        probability = self._module.probabilities(
+            self._given.genes.to(self._device), self._given.panel.to(self._device)
+        ).cpu()
         return expected_layout(with_mean(probability, place, mean), place, torch.Generator().manual_seed(0))
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -107,31 +107,42 @@ class MaskedDiffusionModule(nn.Module):
     # ----------------------------------------------------------------- priors
 
     @torch.no_grad()
-    def regressed(self, genes: Tensor, fold: Tensor | None = None) -> Tensor:
-        """What genes say of places ``(n, n_places)``, as :class:`Places` takes it.
+    def said(self, genes: Tensor, panel: Tensor, fold: Tensor | None = None) -> Tensor:
+        """What genes say of places ``(n, 2, n_places)``, as :class:`Places` takes it: by the classifier, and by cells alike.
 
-        With `fold` ``(n,)``, by members that have not seen the cell.
+        Parameters
+        ----------
+        genes
+            ``(n, n_genes)``, zero where not given.
+        panel
+            The genes given, 0 or 1 ``(n_genes,)``.
+        fold
+            ``(n,)``, of cells of training: to ask a member that has not seen the cell, and cells of other folds.
         """
         training = self.regression.training
         self.regression.eval()
-        found = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
+        classified = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
         self.regression.train(training)
-        return found
+        sd = self.latent.variance.sqrt()
+        told = self.latent.given(genes[None], panel[None])[0][0]
+        alike = self.references.alike(told * sd, self._told(panel), fold)
+        return torch.stack([classified, self.places.among(alike, self.references.position)], dim=1)
 
-    def probabilities(self, genes: Tensor) -> Tensor:
+    def probabilities(self, genes: Tensor, panel: Tensor) -> Tensor:
         """Of the places of the tissue, by the genes of cells ``(n, n_genes)``: ``(n, n_places)``."""
-        parts = [self.places.probabilities(self.regressed(part)) for part in genes.split(_ROWS)]
-        return torch.cat(parts)
+        parts = [self.places(self.said(part, panel)).log_weight for part in genes.split(_ROWS)]
+        return torch.cat(parts).exp()
 
     @torch.no_grad()
     def position_prior(self, given: Batch) -> Mixture:
         """Positions expected of cells ``(b, n)`` whose genes are told; of others, those of the tissue at large.
 
-        `given` holds ``genes``, ``told``, and of cells of training ``fold``.
+        `given` holds ``genes``, ``panel``, ``told``, and of cells of training ``fold``.
         """
-        fold = given["fold"].flatten() if "fold" in given else None
-        found = self.regressed(given["genes"].flatten(0, 1), fold).unflatten(0, given["told"].shape)
-        return self.places(found * given["told"][..., None])
+        folds = given.get("fold", [None] * len(given["genes"]))
+        sets = zip(given["genes"], given["panel"], folds, strict=True)
+        found = torch.stack([self.said(genes, panel, fold) for genes, panel, fold in sets])
+        return self.places(found * given["told"][..., None, None])
 
     def expression_prior(self, given: Batch) -> Prior:
         """Latent expression ``(b, n, L)`` expected: by the genes given, else by the neighbours, else at large."""
@@ -150,13 +161,14 @@ class MaskedDiffusionModule(nn.Module):
         `mean` ``(n, L)`` is what these genes tell. Of the genes that they do not tell this says more than `mean`, in which
         there is the noise of those given.
         """
+        sd, scores = self.latent.variance.sqrt(), self.references.scores
+        found = [self.references.alike(part * sd, self._told(panel)) for part in mean.split(_ROWS)]
+        return torch.cat([alike.sum(scores) / alike.number for alike in found]) / sd
+
+    def _told(self, panel: Tensor) -> Callable[[Tensor], Tensor]:
+        """Principal components ``(m, L)`` to what the genes of `panel` would tell of them."""
         sd = self.latent.variance.sqrt()
-
-        def told(scores: Tensor) -> Tensor:
-            return self.latent.told(scores / sd, panel) * sd
-
-        parts = [self.references.mean_scores(part * sd, told) for part in mean.split(_ROWS)]
-        return torch.cat(parts) / sd
+        return lambda scores: self.latent.told(scores / sd, panel) * sd
 
     # --------------------------------------------------------------- training
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from stomics_tools.model.masked_diffusion._mixture import Mixture
+from stomics_tools.model.masked_diffusion._retrieval import Alike
 
 _MOST, _CELLS_OF_A_PLACE = 200, 5
 _MAX_FITTED = 10_000
 _BLUR = 0.8
 _N_STEPS = 400
 _LEAST_VARIANCE = 1e-4
+_FIRST_WEIGHT = 0.3  # of cells alike, where the search for it begins
 
 
 def n_places(n_obs: int) -> int:
@@ -22,10 +26,14 @@ def n_places(n_obs: int) -> int:
 
 
 class Places(nn.Module):
-    """Places spread over the tissue of training, by which a classifier says where a cell may lie.
+    """Places spread over the tissue of training, by which genes say where a cell may lie.
 
     Probabilities of places tell what a regression of coordinates cannot: that a cell lies on either of two like sides, or
     anywhere along a layer. They become a density as a mixture of normal distributions, one around each place.
+
+    Two say where: a classifier, and the cells of training that are alike. Each gives the logarithm of how much more likely
+    than in the tissue at large a place is, up to a constant. They are weighted and added (a logarithmic opinion pool, Genest &
+    Zidek 1986).
 
     Parameters
     ----------
@@ -43,7 +51,7 @@ class Places(nn.Module):
         self.register_buffer("log_share", torch.zeros(n_places))  # of the tissue, whatever the genes of a cell
         self.register_buffer("blur", torch.tensor(1.0))
         self.log_variance = nn.Parameter(torch.zeros(n_dims), requires_grad=False)
-        self.log_sharpness = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.log_sharpness = nn.Parameter(torch.tensor([0.0, math.log(_FIRST_WEIGHT)]), requires_grad=False)
 
     def spread_over(self, position: Tensor) -> None:
         """Lay the places among cells ``(n, d)``, the means of clusters of them."""
@@ -61,33 +69,36 @@ class Places(nn.Module):
         """Probabilities ``(n, n_places)`` of cells that lie at `position` ``(n, d)``: those of places around."""
         return (-(torch.cdist(position, self.position) / self.blur).square() / 2).softmax(1)
 
+    def among(self, alike: Alike, position: Tensor) -> Tensor:
+        """What cells alike say, ``(n, n_places)``: which places they lie at, and one more that lies anywhere.
+
+        `position` ``(n_references, d)`` is that of all they are chosen from.
+        """
+        share = self.log_share.exp()
+        return ((alike.sum(self.target(position)) + share) / (alike.number + 1)).log() - self.log_share
+
     def error(self, output: Tensor, target: Tensor) -> Tensor:
-        """Terms of the cross-entropy of outputs of the classifier ``(..., n_places)``, zero for the tissue at large."""
+        """Terms of the cross-entropy of outputs of the classifier ``(..., n_places)``."""
         return -target * (self.log_share + output).log_softmax(-1)
 
-    def probabilities(self, output: Tensor) -> Tensor:
-        """``(..., n_places)``, of outputs of the classifier."""
-        return self(output).log_weight.exp()
-
-    def forward(self, output: Tensor) -> Mixture:
-        """Positions expected, as a mixture, by outputs of the classifier ``(..., n_places)``."""
+    def forward(self, said: Tensor) -> Mixture:
+        """Positions expected, as a mixture, by what both say ``(..., 2, n_places)``; zero says nothing."""
         variance = self.log_variance.exp().clamp(min=_LEAST_VARIANCE)
-        weight = self.log_share + self.log_sharpness.exp() * output
+        weight = self.log_share + (self.log_sharpness.exp()[:, None] * said).sum(-2)
         return Mixture(self.position, variance.expand_as(self.position), weight.log_softmax(-1))
 
-    def calibrate(self, output: Tensor, position: Tensor) -> None:
-        """Find width and sharpness of the largest likelihood of cells that neither classifier nor places have seen.
+    def calibrate(self, said: Tensor, position: Tensor) -> None:
+        """Find width and both weights of the largest likelihood of cells that are new to the classifier and to the places.
 
-        `output` is ``(n, n_places)``, `position` ``(n, d)``.
+        `said` is ``(n, 2, n_places)``, `position` ``(n, d)``.
         """
-        asked = torch.randperm(len(output))[:_MAX_FITTED]
         parameters = [self.log_variance, self.log_sharpness]
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer = torch.optim.Adam(parameters, lr=0.05)
         with torch.enable_grad():
             for _ in range(_N_STEPS):
-                loss = -self(output[asked]).log_density(position[asked]).mean()
+                loss = -self(said).log_density(position).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

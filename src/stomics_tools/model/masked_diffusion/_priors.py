@@ -15,14 +15,15 @@ _VISITS = 80_000
 _EPOCHS = (6, 60)  # at least, at most
 _LR, _DECAY = 1e-3, 1.0  # there are few cells for so many weights: hence a decay this strong
 _BATCH = 128
+_MAX_CALIBRATED, _ROWS = 10_000, 4096
 _HIDDEN = (0.3, 0.6)
 _PENALTIES = (10.0, 100.0, 1e3, 1e4)
 
 
 def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:
-    """Train the regression of places on genes, and calibrate it on cells that members have not seen."""
+    """Train the classifier of places, keep cells to be found again, and weigh what both say of cells new to them."""
     genes, position, fold = (torch.cat([getattr(s, name) for s in slices]) for name in ("genes", "position", "fold"))
-    module.references.keep(torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt(), position)
+    module.references.keep(torch.cat([s.latent for s in slices]) * module.latent.variance.sqrt(), position, fold)
     places, regression = module.places, module.regression.train()
     laid_on, others = torch.randperm(len(position)).tensor_split(2)
     places.spread_over(position[laid_on])
@@ -46,9 +47,15 @@ def fit_position_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -
             optimizer.step()
             schedule.step()
     regression.eval().requires_grad_(False)
-    left_out = torch.cat([module.regressed(*part) for part in zip(genes.split(4096), fold.split(4096), strict=True)])
     # Cells are nearer the places that were laid on them than new cells will be: the width is that of the others.
-    places.calibrate(left_out[others], position[others])
+    of = torch.cat([torch.full((one.n_obs,), k) for k, one in enumerate(slices)])
+    others = others[:_MAX_CALIBRATED]
+    said, where = [], []
+    for k, one in enumerate(slices):
+        for rows in others[of[others] == k].split(_ROWS):
+            said.append(module.said(genes[rows], one.measured, fold[rows]))
+            where.append(position[rows])
+    places.calibrate(torch.cat(said), torch.cat(where))
 
 
 def fit_neighbor_prior(module: MaskedDiffusionModule, slices: Sequence[Slice]) -> None:

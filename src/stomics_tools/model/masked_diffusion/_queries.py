@@ -93,7 +93,7 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
             own = genes[index] * own_told[:, None]
             latent = latent_of(self.module.latent, own.to(device), panel.to(device)).cpu()
             shown = own_told & bool(panel.all())
-            frame = self._frame(cells, rows, own, own_told, own_placed)
+            frame = self._frame(cells, rows, own, panel, own_told, own_placed)
             position = torch.zeros(len(rows), self._state["n_dims"])
             near = None
             if own_placed.any():
@@ -106,7 +106,13 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
             yield rows, Given(own, panel, own_told, latent, shown, position, own_placed, near), frame
 
     def _frame(
-        self, cells: Cells, rows: np.ndarray, genes: torch.Tensor, told: torch.Tensor, placed: torch.Tensor
+        self,
+        cells: Cells,
+        rows: np.ndarray,
+        genes: torch.Tensor,
+        panel: torch.Tensor,
+        told: torch.Tensor,
+        placed: torch.Tensor,
     ) -> _Frame:
         """Centre and size of the cells whose positions are known, turned to what their genes say."""
         n_dims = self._state["n_dims"]
@@ -118,7 +124,7 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         unit = unit_of(known - centre) or float(self.module.unit)  # a slice of one cell has no size
         pose, both = np.eye(n_dims), placed & told
         if both.any():
-            probability = self.module.probabilities(genes[both].to(self.device))
+            probability = self.module.probabilities(genes[both].to(self.device), panel.to(self.device))
             expected = (probability @ self.module.places.position).cpu().numpy()
             own = (cells.coordinates[rows[both.numpy()]] - centre) / unit
             pose = pose_of(own - own.mean(axis=0), expected - expected.mean(axis=0))
