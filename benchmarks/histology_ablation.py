@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from _histology import FEATURES, ONE_PATIENT, read_sections
 from _runs import Runs, in_a_process
 from histology import SCORES
 from tables import RESULTS, print_tables
 
+from stomics_tools.model.var_st import _vqvae
 from stomics_tools.tl import evaluate_expression
 
 DEFAULT_OUT = RESULTS / "histology_ablation.csv"
@@ -26,6 +28,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "quantizer ema": {"quantizer": "ema"},
     "quantizer vq": {"quantizer": "vq"},
     "genes in list order": {"gene_tree": "order"},
+    "no identity embeddings": {},
     "joint head": {"head": "joint"},
     "no condition dropout": {"condition_dropout": 0.0},
     "neighbours 6": {"n_neighbors": 6},
@@ -38,6 +41,14 @@ WAYS: dict[str, dict[str, Any]] = {  # of asking the model that "default" trains
     "mean of 20 samples as prediction": {"by_samples": True},
     "guidance 1": {"guidance": 1.0},
 }
+
+
+class Anonymous(_vqvae.Block):
+    """A block of stage 1 that does not know at which group of genes it is."""
+
+    def __init__(self, n_groups: int, width: int) -> None:
+        super().__init__(n_groups, width)
+        self.identity = torch.nn.Parameter(torch.zeros_like(self.identity), requires_grad=False)
 
 
 class Training:
@@ -95,7 +106,9 @@ def evaluate(model: Model, n_samples: int) -> dict[str, float]:
 
 
 def run_arm(out: Path, arm: str, seed: int, n_samples: int) -> None:
-    """One training, asked in every way there is."""
+    """One training, asked in every way there is, in a process of its own."""
+    if arm == "no identity embeddings":
+        _vqvae.Block = Anonymous  # type: ignore[misc]
     runs, training = Runs(out, SCORES), Training(ARMS[arm], seed)
     for label, way in (WAYS if arm == "default" else {arm: {}}).items():
         runs.run(LEFT_OUT, label, seed, partial(evaluate, Model(training, **way), n_samples))

@@ -62,7 +62,8 @@ TABLES |= {
         parts(
             (
                 *("default", "mean of 20 samples as prediction", "guidance 1", "scales 200", "scales 1, 200"),
-                *("scales 1, 8, 32", "quantizer ema", "quantizer vq", "genes in list order", "joint head"),
+                *("scales 1, 8, 32", "quantizer ema", "quantizer vq", "genes in list order"),
+                *("no identity embeddings", "joint head"),
                 *("no condition dropout", "neighbours 6", "coordinates", "no mixup", "one perceptron"),
             ),
             "method",
