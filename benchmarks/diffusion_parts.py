@@ -33,6 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "experts 8-of-2": {**EXPERTS, "num_experts": 8, "moe_top_k": 2},
     "gate, experts 8-of-2": {"use_gated_attention": True, **EXPERTS, "num_experts": 8, "moe_top_k": 2},
     "no masking": {"enable_masking": False},
+    "default dimensions": {"width": 256, "n_layers": 6, "n_hidden": 2048},
     "self-conditioning": {"self_conditioning": True},
     "poses at random": {"augment_pose": True},
 }

@@ -39,7 +39,10 @@ def positions() -> list[Part]:
 def diffusion_parts() -> list[Part]:
     """Closed form and default on each section, everything on the third."""
     arms = ("closed form alone", "default")
-    options = ("gate, elementwise", "experts 8-of-2", "no masking")
+    options = (
+        *("gate, elementwise", "gate, headwise", "experts 4-of-2", "experts 8-of-2", "gate, experts 8-of-2"),
+        *("no masking", "default dimensions"),
+    )
     return [
         Part(f"{i + 1 if arm == arms[0] else ''} | {arm}", dataset, arm)
         for i, dataset in enumerate(STARMAP)
