@@ -255,8 +255,9 @@ def test_expected_layout_is_of_probabilities_that_have_the_mean_expected(
     assert (found - mean).abs().max() > 0.05
     probability, place = laid[0][:2]
     torch.testing.assert_close(probability @ place, mean, atol=1e-3, rtol=0)
-    assert (probability @ place - module.probabilities(given.genes, given.panel) @ place).abs().max() > 0.01  # the network counts
-    tilt = (probability / module.probabilities(given.genes, given.panel)).log().T.double()
+    by_genes = module.probabilities(given.genes, given.panel)
+    assert ((probability - by_genes) @ place).abs().max() > 0.01  # the network counts
+    tilt = (probability / by_genes).log().T.double()
     linear = torch.column_stack([place, torch.ones(len(place))]).double()
     left = tilt - linear @ torch.linalg.lstsq(linear, tilt).solution
     assert left.abs().max() < 1e-3
