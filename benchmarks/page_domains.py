@@ -122,7 +122,7 @@ TABLES: dict[str, Table] = {
         "data | loss",
         [
             Part(f"{dataset} | {method}", dataset, method)
-            for dataset in ("starmap_BZ5", "starmap_BZ9", "starmap_BZ14")
+            for dataset in ("starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc")
             for method in (
                 *("reconstruction alone", "bce 10, 0.1", "bce 10, 1", "pairwise 1, 0.5", "infonce 1, 0.5"),
                 *("published, reconstruction alone", "published"),
