@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from stomics_tools.model.masked_diffusion._latent import GeneLatent
 from stomics_tools.model.masked_diffusion._mixture import Mixture, mixture_posterior
 from stomics_tools.model.masked_diffusion._network import Cells, DiffusionTransformer, Found
 from stomics_tools.model.masked_diffusion._places import Places
-from stomics_tools.model.masked_diffusion._retrieval import References
+from stomics_tools.model.masked_diffusion._retrieval import Alike, References
 from stomics_tools.model.masked_diffusion._schedule import (
     Level,
     Posterior,
@@ -123,9 +123,7 @@ class MaskedDiffusionModule(nn.Module):
         self.regression.eval()
         classified = self.regression(genes) if fold is None else self.regression.left_out(genes, fold)
         self.regression.train(training)
-        sd = self.latent.variance.sqrt()
-        told = self.latent.given(genes[None], panel[None])[0][0]
-        alike = self.references.alike(told * sd, self._told(panel), fold)
+        alike = self._alike(self.latent.given(genes[None], panel[None])[0][0], panel, fold)
         return torch.stack([classified, self.places.among(alike, self.references.position)], dim=1)
 
     def probabilities(self, genes: Tensor, panel: Tensor) -> Tensor:
@@ -161,14 +159,14 @@ class MaskedDiffusionModule(nn.Module):
         `mean` ``(n, L)`` is what these genes tell. Of the genes that they do not tell this says more than `mean`, in which
         there is the noise of those given.
         """
-        sd, scores = self.latent.variance.sqrt(), self.references.scores
-        found = [self.references.alike(part * sd, self._told(panel)) for part in mean.split(_ROWS)]
-        return torch.cat([alike.sum(scores) / alike.number for alike in found]) / sd
+        found = [self._alike(part, panel) for part in mean.split(_ROWS)]
+        total = torch.cat([alike.sum(self.references.scores) / alike.number for alike in found])
+        return total / self.latent.variance.sqrt()
 
-    def _told(self, panel: Tensor) -> Callable[[Tensor], Tensor]:
-        """Principal components ``(m, L)`` to what the genes of `panel` would tell of them."""
+    def _alike(self, mean: Tensor, panel: Tensor, fold: Tensor | None = None) -> Alike:
+        """The cells of training most alike in the genes of `panel`, which tell the latent expression `mean` ``(n, L)``."""
         sd = self.latent.variance.sqrt()
-        return lambda scores: self.latent.told(scores / sd, panel) * sd
+        return self.references.alike(mean * sd, lambda scores: self.latent.told(scores / sd, panel) * sd, fold)
 
     # --------------------------------------------------------------- training
 
