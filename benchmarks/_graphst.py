@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import anndata as ad
@@ -40,11 +42,18 @@ def published_expression(adata: ad.AnnData) -> ad.AnnData:
     return adata
 
 
-def trained(adata: ad.AnnData, seed: int, epochs: int | None = None, **arguments: Any) -> GraphST:
-    """Our model of an object with counts or expression."""
+def trained(
+    adata: ad.AnnData,
+    seed: int,
+    epochs: int | None = None,
+    *,
+    train: Mapping[str, Any] = MappingProxyType({}),
+    **arguments: Any,
+) -> GraphST:
+    """Our model of an object with counts or expression; `train` are further arguments of training."""
     GraphST.setup_anndata(adata)
     model = GraphST(adata, **arguments)
-    model.train(epochs, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False)
+    model.train(epochs, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False, **train)
     return model
 
 

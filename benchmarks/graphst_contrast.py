@@ -23,6 +23,7 @@ PUBLISHED = {"preset": "dense"}
 ARMS: dict[str, tuple[bool, dict[str, Any]]] = {  # whether the published preparation, and the arguments
     "reconstruction alone": (False, {"contrast_weight": 0.0}),
     "bce 10, 0.1": (False, {}),
+    "bce 10, 0.1, weight decay": (False, {"train": {"weight_decay": 1e-3}}),
     "bce 10, 1": (False, {"contrast_weight": 1.0}),
     "pairwise 1, 0.5": (False, {"contrast": "pairwise", "reconstruction_weight": 1.0, "contrast_weight": 0.5}),
     "infonce 1, 0.5": (False, {"contrast": "infonce", "reconstruction_weight": 1.0, "contrast_weight": 0.5}),

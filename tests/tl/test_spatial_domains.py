@@ -52,6 +52,30 @@ def test_number_of_domains_by_the_criterion(adata):
     assert "n_domains" not in adata.uns["domain"]["params"]
 
 
+@pytest.mark.parametrize(("n_obs", "expected"), [(120, 5), (400, 8), (1049, 20), (3000, 20)])
+def test_one_component_for_fifty_spots(n_obs, expected):
+    a = AnnData(
+        obsm={"X": np.random.default_rng(0).normal(size=(n_obs, 30))}, obs=pd.DataFrame(index=map(str, range(n_obs)))
+    )
+    spatial_domains(a, 2, use_rep="X", n_starts=4)
+    assert a.uns["domain"]["params"]["n_pcs"] == expected
+
+
+def test_few_spots_with_outliers_are_clustered_by_few_components():
+    """Twenty components of 250 spots are noise, and the mixture would spend its components on the outliers."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat([0, 1, 2], [60, 80, 110])
+    x = 0.7 * rng.standard_t(3, size=(250, 40))
+    x[:, :3] += 3 * np.eye(3)[truth]
+    a = AnnData(obsm={"X": x}, obs=pd.DataFrame(index=map(str, range(250))))
+    for seed in range(3):
+        scores = []
+        for n_pcs in (None, 20):
+            spatial_domains(a, 3, use_rep="X", n_pcs=n_pcs, seed=seed)
+            scores.append(adjusted_rand_score(truth, a.obs["domain"]))
+        assert scores[0] > scores[1] + 0.2
+
+
 @pytest.mark.parametrize(("refine", "n_neighbors"), [(True, 50), (7, 7)])
 def test_refinement_is_the_majority_within_a_slice(adata, refine, n_neighbors):
     spatial_domains(adata, 3, use_rep="X")

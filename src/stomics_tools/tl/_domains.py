@@ -21,6 +21,8 @@ from stomics_tools.tl._leiden import leiden_at, require_igraph
 from stomics_tools.tl._refine import majority_labels
 
 _REFINE_NEIGHBORS = 50
+_N_PCS = (5, 20)  # at least, at most
+_SPOTS_PER_PC = 50
 _SPOTS_PER_OBSERVATION = 7.0
 """A spot and its six neighbours tell about as much as one independent observation."""
 
@@ -32,7 +34,7 @@ def spatial_domains(
     use_rep: str,
     method: str = "gmm",
     refine: bool | int = False,
-    n_pcs: int = 20,
+    n_pcs: int | None = None,
     n_starts: int | None = None,
     max_domains: int = 20,
     spatial_key: str = _keys.SPATIAL,
@@ -61,7 +63,9 @@ def spatial_domains(
         Give every spot the label most frequent among its nearest spots of the same slice: among 50 of them if true,
         or among as many as are given here.
     n_pcs
-        Principal components that are clustered.
+        Principal components that are clustered. Default: one for every 50 spots, from 5 to 20. On a few hundred spots
+        twenty components are mostly noise: the mixture then gives its components to handfuls of outliers, others with
+        every seed.
     n_starts
         Starts of the mixture (``gmm``), of which the likeliest result is kept. Default: 200,000 over the number of
         spots, from 20 to 100; small data have many optima.
@@ -104,7 +108,8 @@ def spatial_domains(
         kept), a component of the mixture can end up without spots, and refinement can dissolve a domain.
     """
     check_option(method, ("gmm", "leiden"), argument="method")
-    check_integer(n_pcs, argument="n_pcs")
+    if n_pcs is not None:
+        check_integer(n_pcs, argument="n_pcs")
     if n_starts is not None:
         check_integer(n_starts, argument="n_starts")
     check_integer(max_domains, argument="max_domains", minimum=2)
@@ -123,6 +128,8 @@ def spatial_domains(
         graph = spatial_graph(adata, n_neighbors, spatial_key=spatial_key, batch_key=batch_key, argument="refine")
 
     start = logg.info("finding spatial domains")
+    if n_pcs is None:
+        n_pcs = int(np.clip(len(x) // _SPOTS_PER_PC, *_N_PCS))
     z = principal_axes(x, n_pcs, seed=seed)
     result: dict[str, Any] = {}
     wanted = n_domains

@@ -76,7 +76,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             Cells whose expression is asked for by ``"pos_to_expr"``, likewise; by default those whose expression is NaN.
             The expression of the others is given.
         sampler
-            ``"dpm++"``, ``"ddim"`` or ``"ancestral"``; with 20 steps the last two make tissue up to a tenth too small.
+            ``"dpm++"``, ``"ddim"`` or ``"ancestral"``, compared in :doc:`/benchmarks`.
         temperature
             Of positions. At 1 draws are those of the model: each cell lies as far off as the model is unsure of it, so
             that draws tell uncertainty, but little of the order of a tissue is left where genes say little. Below, cells lie
