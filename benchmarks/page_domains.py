@@ -8,6 +8,7 @@ from page import Part, Table, parts
 SMOOTH = ("smooth1", "smooth2", "smooth3")
 RECIPE = {f"{name}_recipe": f"{name}, `pp.rna`" for name in SMOOTH}
 SECTIONS = tuple(f"her2st_{name}" for name in ("A1", "B1", "C1", "D1", "E1", "F1"))
+STEPS = ("one step", "two steps")
 EIGHT = ("151673", "151675", "starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc", "osmfish", "mob")
 LINEAR, QUADRATIC, SOFTMAX = "spiking, linear order", "spiking, quadratic order", "scaled_dot_product_attention"
 
@@ -58,6 +59,21 @@ TABLES: dict[str, Table] = {
         column="ari",
         digits=3,
         counts=True,
+    ),
+    "few spots": Table(
+        "few_spots.csv",
+        "data",
+        [
+            *parts([f"{data}, {steps}" for data in ("mob", *SECTIONS) for steps in STEPS], "dataset"),
+            Part("mean", [f"{data}, {steps}" for data in ("mob", *SECTIONS) for steps in STEPS]),
+        ],
+        [
+            Part("agreement: 20 components", method="20 components", column="agreement"),
+            Part("fewer", method="default", column="agreement"),
+            Part("labels: 20 components", method="20 components", column="ari"),
+            Part("fewer", method="default", column="ari"),
+        ],
+        digits=3,
     ),
     "two modalities": Table(
         "domains.csv",
@@ -122,13 +138,22 @@ TABLES: dict[str, Table] = {
         "data | loss",
         [
             Part(f"{dataset} | {method}", dataset, method)
-            for dataset in ("starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc")
+            for dataset in EIGHT[:-1]
             for method in (
-                *("reconstruction alone", "bce 10, 0.1", "bce 10, 1", "pairwise 1, 0.5", "infonce 1, 0.5"),
-                *("published, reconstruction alone", "published"),
+                *("reconstruction alone", "bce 10, 0.1", "bce 10, 0.1, weight decay", "bce 10, 1"),
+                *("pairwise 1, 0.5", "infonce 1, 0.5", "published, reconstruction alone", "published"),
             )
         ],
-        parts({"macro_f1": "macro-F1", "ari": "ARI", "pcc_held_out": "correlation per gene"}, "column"),
+        parts(
+            {
+                "macro_f1": "macro-F1",
+                "ari": "ARI",
+                "pcc_held_out": "correlation per gene",
+                "mse_held_out": "error",
+                "variance_held_out": "of the mean",
+            },
+            "column",
+        ),
         digits=3,
         counts=True,
     ),
