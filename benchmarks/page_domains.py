@@ -97,6 +97,7 @@ TABLES: dict[str, Table] = {
             *parts((*EIGHT, *SECTIONS), "dataset"),
             Part("mean of the first eight", EIGHT),
             Part("mean of the six sections of HER2ST", SECTIONS),
+            Part("mean of all fourteen", (*EIGHT, *SECTIONS)),
         ],
         [*parts(SMOOTH, "method"), *parts(RECIPE, "method"), *parts(("praga_spike", "graphst"), "method")],
         column="ari",
