@@ -8,8 +8,8 @@ from page import Part, Table, parts
 SMOOTH = ("smooth1", "smooth2", "smooth3")
 RECIPE = {f"{name}_recipe": f"{name}, `pp.rna`" for name in SMOOTH}
 SECTIONS = tuple(f"her2st_{name}" for name in ("A1", "B1", "C1", "D1", "E1", "F1"))
-STEPS = ("one step", "two steps")
 EIGHT = ("151673", "151675", "starmap_BZ5", "starmap_BZ9", "starmap_BZ14", "starmap_vc", "osmfish", "mob")
+FEW_SPOTS = [f"{data}, {steps}" for data in ("mob", *SECTIONS) for steps in ("one step", "two steps")]
 LINEAR, QUADRATIC, SOFTMAX = "spiking, linear order", "spiking, quadratic order", "scaled_dot_product_attention"
 
 PARTS_OF_PRAGA = parts(
@@ -63,10 +63,7 @@ TABLES: dict[str, Table] = {
     "few spots": Table(
         "few_spots.csv",
         "data",
-        [
-            *parts([f"{data}, {steps}" for data in ("mob", *SECTIONS) for steps in STEPS], "dataset"),
-            Part("mean", [f"{data}, {steps}" for data in ("mob", *SECTIONS) for steps in STEPS]),
-        ],
+        [*parts(FEW_SPOTS, "dataset"), Part("mean", FEW_SPOTS)],
         [
             Part("agreement: 20 components", method="20 components", column="agreement"),
             Part("fewer", method="default", column="agreement"),
