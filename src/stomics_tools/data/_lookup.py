@@ -19,7 +19,7 @@ def representation(data: AnnData | MuData, key: str, *, argument: str = "use_rep
     check_key(key, data.obsm.keys(), argument=argument, where="adata.obsm")
     values = data.obsm[key]
     where = f"adata.obsm[{key!r}]"
-    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)  # n_features wide, never n_obs
     if values.ndim != 2 or not values.shape[1] or values.dtype.kind not in "iufb":
         raise ValueError(
             f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, n_features), "

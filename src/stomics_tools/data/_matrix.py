@@ -29,7 +29,7 @@ def dense_matrix(raw: Any, *, argument: str, where: str, own: bool = True) -> np
         raw = raw.to_numpy(dtype=np.float32, na_value=np.nan)
     if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
         raw = raw[:]  # backed
-    values = raw.toarray() if sparse.issparse(raw) else np.asarray(raw)
+    values = raw.toarray() if sparse.issparse(raw) else np.asarray(raw)  # (n_obs, n_features), as models take it
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "iufb":
         raise ValueError(
             f"`{argument}`: `{where}` must be a numeric array with two dimensions that holds values, "

@@ -89,4 +89,5 @@ def _expression(matrix: sparse.csr_matrix, data: np.ndarray, columns: np.ndarray
     """``log1p`` of the normalised counts `data` that stand where those of `matrix` do, ``(n_obs, n_columns)``."""
     half = sparse.csr_matrix((data.astype(np.float64), matrix.indices, matrix.indptr), shape=matrix.shape)
     total = np.asarray(half.sum(axis=1)).ravel()
+    # Dense, as the correlation of the chosen genes needs it.
     return np.log1p(half[:, columns].toarray() * (target_sum / np.maximum(total, 1.0))[:, None])

@@ -28,7 +28,7 @@ def contrastive_loss(latent: Tensor, centers: Tensor, temperature: float) -> Ten
 
     Source: PRAGA, arXiv 2409.12728; the denominator runs over all spots, as in the published code.
     """
-    nearest = torch.cdist(latent.detach(), centers).argmin(1)
+    nearest = torch.cdist(latent.detach(), centers).argmin(1)  # (n_obs, K)
     similarity = latent @ centers.T / temperature
     own = nearest[:, None] == torch.arange(len(centers), device=latent.device)
     size = own.sum(0)
@@ -130,7 +130,7 @@ class DynamicPrototypes(_Centers):
 
     def labels(self, latent: Tensor) -> Tensor:
         """The nearest prototype of each spot, int64 ``(n_obs,)``."""
-        return torch.cdist(_unit_free(latent.detach()), self.centers).argmin(1)
+        return torch.cdist(_unit_free(latent.detach()), self.centers).argmin(1)  # (n_obs, K)
 
 
 def _unit_free(latent: Tensor) -> Tensor:
