@@ -74,12 +74,16 @@ def check_obs_names(names: pd.Index, *, where: str = "adata") -> None:
         )
 
 
-def check_coordinates(coordinates: Any, *, argument: str, where: str) -> np.ndarray:
+def check_coordinates(
+    coordinates: Any, *, argument: str, where: str, batch: np.ndarray | None = None, batch_names: Sequence[str] = ()
+) -> np.ndarray:
     """Return coordinates as float64 ``(n_obs, 2 or 3)``, in the user's own units.
 
-    Raises ``ValueError`` for another shape, for NaN or infinite values and where all spots lie on one point.
+    Arrays, tables (nullable ones too), sparse and lazy arrays are taken. Raises ``ValueError`` for another shape, for
+    NaN or infinite values and where all spots, or all spots of a slice (int64 `batch` into `batch_names`), lie on one
+    point.
     """
-    xy = np.asarray(coordinates)
+    xy = _plain_numbers(coordinates)
     if xy.ndim != 2 or xy.shape[1] not in (2, 3) or not np.issubdtype(xy.dtype, np.number):
         raise ValueError(
             f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, 2) or (n_obs, 3), "
@@ -97,7 +101,31 @@ def check_coordinates(coordinates: Any, *, argument: str, where: str) -> np.ndar
             f"`{argument}`: all {len(xy)} spots of `{where}` have the same coordinates {xy[0].tolist()}. "
             "Store the positions of the spots there."
         )
+    for number, name in enumerate(batch_names):
+        own = xy[batch == number]
+        if len(own) > 1 and (own == own[0]).all():
+            raise ValueError(
+                f"`{argument}`: all {len(own)} spots of slice {name!r} in `{where}` have the same coordinates "
+                f"{own[0].tolist()}. Store the positions of the spots there, or drop the slice."
+            )
     return xy
+
+
+def _plain_numbers(values: Any) -> np.ndarray:
+    """A NumPy array, NaN where a nullable table or an array of Python objects has no number."""
+    if hasattr(values, "compute"):  # lazy
+        values = values.compute()
+    if sparse.issparse(values):
+        values = values.toarray()  # two or three columns
+    table = isinstance(values, pd.DataFrame)
+    found = values.to_numpy() if table else np.asarray(values)
+    if found.dtype != object:
+        return found
+    missing = pd.isna(found)
+    try:
+        return np.where(missing, np.nan, found).astype(np.float64)
+    except (TypeError, ValueError):
+        return found  # no numbers: said by the caller
 
 
 def check_finite(values: Any, *, argument: str, where: str) -> None:
@@ -122,6 +150,17 @@ def check_counts(values: Any, *, argument: str, where: str, integer: bool = Fals
             f"`{argument}`: `{where}` holds fractional values where integer counts are needed. "
             "Name the layer that holds the raw counts."
         )
+
+
+def check_slices(column: pd.Series, *, argument: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """Return codes and names as :func:`check_categories` does; ``ValueError`` where nearly every spot has its own."""
+    codes, names = check_categories(column, argument=argument, where=where)
+    if 1 < len(names) and len(names) > len(codes) / 2:
+        raise ValueError(
+            f"`{argument}`: `{where}` has {len(names)} values in {len(codes)} spots (first: {names[:3]}), as names of "
+            "spots have. Name the column of the slices, or none where there is one slice."
+        )
+    return codes, names
 
 
 def check_categories(column: pd.Series, *, argument: str, where: str) -> tuple[np.ndarray, list[str]]:

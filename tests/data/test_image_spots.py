@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi.data import AnnDataManager
 
-from stomics_tools.data import ImageSpec, log_cp10k, looks_like_counts, read_image_spots
+from stomics_tools.data import ImageSpec, log_cp10k, read_image_spots
 from stomics_tools.data._image_field import ImageSpotsField
 
 SPEC = ImageSpec("X_image", spatial_key="spatial", patient_key="patient", section_key="section")
@@ -370,7 +370,8 @@ def test_state_is_plain():
         "feature_names": None,
         "encoder": "uni",
         "gene_names": GENES,
-        "counts": False,  # none above 20
+        "counts": True,
+        "whole": True,  # none above 20
         "covariates": [
             {"key": "stage", "kind": "categorical", "categories": ["I", "II"]},
             {"key": "age", "kind": "continuous", "mean": 60.0, "sd": float(np.std([40, 60, 80]))},
@@ -508,17 +509,6 @@ def test_fingerprint_tells_objects_apart():
 
 
 # ------------------------------------------------------------------ counts
-
-
-def test_what_looks_like_counts():
-    counts = np.array([[0.0, 3.0], [25.0, np.nan]])
-    assert looks_like_counts(counts)
-    assert looks_like_counts(counts[:1].astype(np.int64) * 10)
-    assert not looks_like_counts(counts + 0.5)
-    assert not looks_like_counts(np.log1p(counts))
-    assert not looks_like_counts(counts - 1)
-    assert not looks_like_counts(np.minimum(counts, 20))
-    assert not looks_like_counts(np.full((2, 2), np.nan))
 
 
 def test_log_cp10k_over_the_genes_measured():

@@ -6,15 +6,15 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from stomics_tools.data import looks_like_counts, total_counts, variable_genes
+from stomics_tools.data import are_counts, expression_matrix, total_counts, variable_genes
 
 
 def chosen_genes(adata: AnnData, layer: str | None, n_genes: int) -> np.ndarray:
     """Indices of the most variable genes, in the order of the object."""
     if adata.n_vars <= n_genes:
         return np.arange(adata.n_vars)
-    values = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
-    if looks_like_counts(values.data):
+    values = sparse.csr_matrix(expression_matrix(adata, layer)[0])
+    if are_counts(values.data):
         total = total_counts(values)
         return np.sort(variable_genes(values, np.where(total > 0, total, 1.0), n_genes))
     measured = np.isfinite(values.data)

@@ -12,7 +12,8 @@ from stomics_tools.data._graphs import (
 )
 from stomics_tools.data._image_read import read_image_spots
 from stomics_tools.data._image_spots import ImageSpec, ImageSpots
-from stomics_tools.data._log_counts import are_whole, log_cp10k, looks_like_counts
+from stomics_tools.data._log_counts import are_counts, check_same_unit, decide_counts, log_cp10k
+from stomics_tools.data._matrix import expression_matrix, open_matrix
 from stomics_tools.data._order import hilbert_order
 from stomics_tools.data._read import check_same_features, read_spots
 from stomics_tools.data._splits import Fold, expression_folds, leave_one_group_out
@@ -28,15 +29,18 @@ __all__ = [
     "Spots",
     "SpotsSpec",
     "alike_elsewhere",
-    "are_whole",
+    "are_counts",
     "check_batch_sizes",
     "check_same_features",
+    "check_same_unit",
+    "decide_counts",
     "expression_folds",
+    "expression_matrix",
     "feature_knn",
     "hilbert_order",
     "leave_one_group_out",
     "log_cp10k",
-    "looks_like_counts",
+    "open_matrix",
     "normalize_expression",
     "normalized_adjacency",
     "read_cells",

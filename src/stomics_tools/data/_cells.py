@@ -11,8 +11,8 @@ import numpy as np
 from anndata import AnnData
 
 from stomics_tools import _validate
-from stomics_tools.data._log_counts import looks_like_counts
-from stomics_tools.data._matrix import dense_matrix
+from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._matrix import dense_matrix, expression_matrix
 
 _FEWEST = 10
 
@@ -29,11 +29,14 @@ class CellsSpec:
         ``obsm`` key of the coordinates.
     batch_key
         ``obs`` column of the slices, if there are several.
+    counts
+        Whether the expression is counts; None decides by the values.
     """
 
     layer: str | None = None
     spatial_key: str = "spatial"
     batch_key: str | None = None
+    counts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Cells:
     """The cells of one object as arrays, rows in the object's order.
 
     ``expression`` float32 ``(n_obs, n_genes)``, NaN where a gene was not measured; ``coordinates`` float64
-    ``(n_obs, 2 or 3)``, or None; ``batch`` int64 codes ``(n_obs,)`` into ``batch_names``.
+    ``(n_obs, 2 or 3)``, or None; ``batch`` int64 codes ``(n_obs,)`` into ``batch_names``; ``counts``
+    where the expression is taken as counts.
     """
 
     expression: np.ndarray
@@ -49,6 +53,7 @@ class Cells:
     coordinates: np.ndarray | None
     batch: np.ndarray
     batch_names: list[str]
+    counts: bool
 
     @property
     def n_obs(self) -> int:
@@ -62,12 +67,13 @@ class Cells:
     def state(self) -> dict[str, Any]:
         """What another object must share with this one, and what its expression is scaled by, in plain values."""
         assert self.coordinates is not None
-        counts = looks_like_counts(self.expression)
         return {
             "gene_names": list(self.gene_names),
             "n_dims": int(self.coordinates.shape[1]),
             "batches": list(self.batch_names),
-            "mean_counts": np.nanmean(self.expression, axis=0, dtype=np.float64).tolist() if counts else None,
+            "counts": self.counts,
+            "whole": are_counts(self.expression),
+            "mean_counts": np.nanmean(self.expression, axis=0, dtype=np.float64).tolist() if self.counts else None,
         }
 
     def fingerprint(self) -> str:
@@ -120,7 +126,7 @@ def read_cells(
     if spec.batch_key is not None:
         _validate.check_key(spec.batch_key, adata.obs, argument="batch_key", where="adata.obs")
         where = f"adata.obs[{spec.batch_key!r}]"
-        batch, names = _validate.check_categories(adata.obs[spec.batch_key], argument="batch_key", where=where)
+        batch, names = _validate.check_slices(adata.obs[spec.batch_key], argument="batch_key", where=where)
     expression, gene_names = _read_expression(adata, spec, genes)
     _check_measured(expression, gene_names, batch, names, training)
     found = None
@@ -141,7 +147,8 @@ def read_cells(
                 f"`batch_key`: slice {names[int(sizes.argmin())]!r} has {sizes.min()} cells, training needs {_FEWEST} "
                 "in each. Drop it."
             )
-    return Cells(expression, gene_names, found, batch, names)
+    counts = are_counts(expression) if spec.counts is None else spec.counts
+    return Cells(expression, gene_names, found, batch, names, counts)
 
 
 def _read_coordinates(adata: AnnData, spec: CellsSpec, read: np.ndarray) -> np.ndarray:
@@ -154,13 +161,10 @@ def _read_coordinates(adata: AnnData, spec: CellsSpec, read: np.ndarray) -> np.n
 
 
 def _read_expression(adata: AnnData, spec: CellsSpec, genes: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    where = "adata.X" if spec.layer is None else f"adata.layers[{spec.layer!r}]"
-    if spec.layer is not None:
-        _validate.check_key(spec.layer, adata.layers, argument="layer", where="adata.layers")
     own_names = adata.var_names.astype(str)
     if not own_names.is_unique:
         raise ValueError("`adata.var_names` are not unique. Call `adata.var_names_make_unique()` first.")
-    raw = adata.X if spec.layer is None else adata.layers[spec.layer]
+    raw, where = expression_matrix(adata, spec.layer)
     values = dense_matrix(raw, argument="layer", where=where)
     if np.isinf(values).any():
         raise ValueError(f"`layer`: `{where}` holds {int(np.isinf(values).sum())} infinite values. Remove them first.")

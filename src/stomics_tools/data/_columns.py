@@ -40,8 +40,8 @@ def count_scale(counts: Any, total: float, *, argument: str, where: str) -> np.n
     Raises
     ------
     ValueError
-        If these are no whole counts.
+        If these are no counts: negative, or not finite.
     """
-    _validate.check_counts(counts, argument=argument, where=where, integer=True)
-    sums = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    _validate.check_counts(counts, argument=argument, where=where)
+    sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     return np.divide(total, sums, out=np.zeros_like(sums), where=sums > 0).astype(np.float32)

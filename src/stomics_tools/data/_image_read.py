@@ -13,7 +13,8 @@ from stomics_tools import _validate
 from stomics_tools.data._covariates import Covariate, fit_covariate
 from stomics_tools.data._image_features import read_features
 from stomics_tools.data._image_spots import ImageSpec, ImageSpots
-from stomics_tools.data._matrix import dense_matrix, first_row
+from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._matrix import dense_matrix, expression_matrix, first_row
 from stomics_tools.data._splits import check_nested
 
 logger = logging.getLogger("stomics_tools")
@@ -74,11 +75,15 @@ def read_image_spots(
     gene_names = () if state is None else tuple(state["gene_names"])
     if expression:
         gene_names = _read_gene_names(adata, state)
+    values = _read_expression(adata, spec.layer, at_setup=state is None) if expression else None
+    counts = spec.counts
+    if counts is None:
+        counts = values is not None and are_counts(values)
     return ImageSpots(
         features=features,
         feature_names=feature_names,
         encoder=encoder,
-        expression=_read_expression(adata, spec.layer, at_setup=state is None) if expression else None,
+        expression=values,
         gene_names=gene_names,
         coordinates=_read_coordinates(adata, spec.spatial_key, state),
         patient=None if patient is None else patient[0],
@@ -87,6 +92,7 @@ def read_image_spots(
         section_names=section[1],
         covariates=np.concatenate(encoded, axis=1),
         encodings=encodings,
+        counts=counts,
     )
 
 
@@ -113,12 +119,7 @@ def _read_gene_names(adata: AnnData, state: Mapping[str, Any] | None) -> tuple[s
 
 
 def _read_expression(adata: AnnData, layer: str | None, *, at_setup: bool) -> np.ndarray:
-    if layer is None:
-        raw, where = adata.X, "adata.X"
-    else:
-        keys = [key for key in adata.layers if key is not None]  # anndata 0.13 lists X as None
-        _validate.check_key(layer, keys, argument="layer", where="adata.layers")
-        raw, where = adata.layers[layer], f"adata.layers[{layer!r}]"
+    raw, where = expression_matrix(adata, layer)
     values = dense_matrix(raw, argument="layer", where=where)
     n_infinite = int(np.isinf(values).sum())
     if n_infinite:

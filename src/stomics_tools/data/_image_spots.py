@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stomics_tools.data._covariates import Covariate
-from stomics_tools.data._log_counts import looks_like_counts
+from stomics_tools.data._log_counts import are_counts
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class ImageSpec:
         ``obs`` column of the sections. Default: patients.
     covariate_keys
         ``obs`` columns of further conditions: numbers are continuous, the rest categorical.
+    counts
+        Whether the expression is counts; None decides by the values.
     """
 
     features_key: str
@@ -38,6 +40,7 @@ class ImageSpec:
     patient_key: str | None = None
     section_key: str | None = None
     covariate_keys: tuple[str, ...] = ()
+    counts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class ImageSpots:
     float32 ``(n_obs, n_genes)``, NaN where a gene was not measured, ``None`` when read for prediction; ``gene_names``
     those of setup; ``coordinates`` float64 ``(n_obs, 2 or 3)`` if used; ``patient`` int64 codes ``(n_obs,)`` into
     ``patient_names``, ``None`` if not known; ``section`` likewise, which are the patients or else one; ``covariates``
-    float32 ``(n_obs, n_covariates)``, encoded as ``encodings`` say.
+    float32 ``(n_obs, n_covariates)``, encoded as ``encodings`` say; ``counts`` where the expression is taken as counts.
     """
 
     features: np.ndarray
@@ -63,6 +66,7 @@ class ImageSpots:
     section_names: tuple[str, ...]
     covariates: np.ndarray
     encodings: tuple[Covariate, ...]
+    counts: bool = False
 
     @property
     def n_obs(self) -> int:
@@ -92,7 +96,8 @@ class ImageSpots:
             "feature_names": None if self.feature_names is None else list(self.feature_names),
             "encoder": self.encoder,
             "gene_names": list(self.gene_names),
-            "counts": self.expression is not None and looks_like_counts(self.expression),
+            "counts": self.counts,
+            "whole": self.expression is not None and are_counts(self.expression),
             "covariates": [encoding.state() for encoding in self.encodings],
             "n_dims": None if self.coordinates is None else int(self.coordinates.shape[1]),
             "patients": list(self.patient_names),

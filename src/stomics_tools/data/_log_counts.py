@@ -1,29 +1,112 @@
-"""Telling counts from other expression values, and log-normalising them where genes were not measured."""
+"""Counts or not: the one rule, and log-normalising counts where genes were not measured."""
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import numpy as np
+from scipy import sparse
 
 from stomics_tools.data._expression import normalize_expression
 
-_LARGEST_LOG = 20  # log2 of a million: rounded logarithms do not exceed it
+logger = logging.getLogger("stomics_tools")
+
+_BLOCK = 1 << 20  # values looked at together: nothing as large as the matrix is made
 
 
-def looks_like_counts(expression: np.ndarray) -> bool:
-    """Whether values are counts: whole, none negative, and some above 20, unlike logarithms, ranks or flags.
+def are_counts(values: Any) -> bool:
+    """Whether values can be counts: whole, finite and not negative, however small. NaN stands for not measured.
 
     Parameters
     ----------
-    expression
-        ``(n_obs, n_genes)``; NaN where a gene was not measured.
+    values
+        Dense or sparse array ``(n_obs, n_genes)``, or the stored values of one.
     """
-    return are_whole(expression) and bool((expression > _LARGEST_LOG).any())
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    if data.dtype.kind in "ub":
+        return True
+    step = max(1, _BLOCK // max(1, data[:1].size))
+    for start in range(0, len(data), step):
+        block = data[start : start + step]
+        whole = (block >= 0) & (block == np.floor(block)) & (block < np.inf)
+        if not (whole | (block != block)).all():
+            return False
+    return True
 
 
-def are_whole(expression: np.ndarray) -> bool:
-    """Whether values can be counts: whole and none negative, or NaN."""
-    whole = (expression >= 0) & (expression == np.floor(expression))
-    return bool((whole | np.isnan(expression)).all())
+def decide_counts(values: Any, counts: bool | None, *, argument: str, where: str) -> bool:
+    """Decide whether values are counts, and log what was decided.
+
+    Parameters
+    ----------
+    values
+        As for :func:`are_counts`.
+    counts
+        What the user says: True for counts, which may be fractional (corrected for background, say); False for values
+        to be taken as they are; None for the rule of :func:`are_counts`.
+    argument, where
+        The argument that named the values, and where they lie.
+
+    Raises
+    ------
+    ValueError
+        If `counts` is True and values are negative.
+    """
+    if counts is not None and not isinstance(counts, bool | np.bool_):
+        raise TypeError(f"`counts` must be True, False or None, found {counts!r}.")
+    if counts:
+        data = values.data if sparse.issparse(values) else np.asarray(values)
+        if data.size and np.nanmin(data) < 0:
+            raise ValueError(
+                f"`counts=True`: `{where}` holds negative values (minimum {np.nanmin(data):g}), which are no counts. "
+                f"Name the raw counts by `{argument}`."
+            )
+        return True
+    if counts is not None:
+        return False
+    found = are_counts(values)
+    if found:
+        logger.info("`%s` holds whole, non-negative values: taken as counts (`counts=False`: as they are).", where)
+    else:
+        logger.info("`%s` holds fractional or negative values: taken as they are (`counts=True`: as counts).", where)
+    return found
+
+
+def check_same_unit(
+    values: Any, *, counts: bool, whole: bool, argument: str, where: str, found: bool | None = None
+) -> None:
+    """Raise ``ValueError`` if values are of another unit than those that a model was set up with.
+
+    Parameters
+    ----------
+    values
+        New values, as for :func:`are_counts`.
+    counts, whole
+        Whether the values of setup were taken as counts, and whether they were whole.
+    argument, where
+        The argument that named the values, and where they lie.
+    found
+        Whether the new values are whole and not negative, where that is known already.
+    """
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    if not data[data == data].any():
+        return  # nothing but zeros, in any unit
+    found = are_counts(values) if found is None else found
+    if found == whole or (counts and found):
+        return
+    if whole:
+        raise ValueError(
+            f"`{argument}`: the model was set up with counts, `{where}` holds negative or fractional values. "
+            "Store the raw counts there."
+            if counts
+            else f"`{argument}`: the model was set up with whole values, `{where}` holds negative or fractional ones. "
+            "Store values of the same unit there."
+        )
+    raise ValueError(
+        f"`{argument}`: the model was set up with values that are no counts (logarithms, say), `{where}` holds counts "
+        "(whole, non-negative values). Prepare them like the data of setup, or set a model up with counts."
+    )
 
 
 def log_cp10k(counts: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from scipy import sparse
 
 from stomics_tools import _validate
 from stomics_tools.data._columns import count_scale, named_columns
+from stomics_tools.data._log_counts import are_counts, check_same_unit
+from stomics_tools.data._matrix import dense_matrix, open_matrix
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
 
@@ -42,11 +44,11 @@ def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
         for name, key in spec.modalities.items()
     }
     _check_connected(modalities)
-    coordinates = _read_coordinates(data, spec.spatial_key, kind)
     batch, names = np.zeros(data.n_obs, dtype=np.int64), ["0"]
     if spec.batch_key is not None:
         column, where = _find_column(data, spec.batch_key, kind)
-        batch, names = _validate.check_categories(column, argument="batch_key", where=where)
+        batch, names = _validate.check_slices(column, argument="batch_key", where=where)
+    coordinates = _read_coordinates(data, spec.spatial_key, kind, batch, names)
     graph_keys = dict(spec.feature_graph_keys or {})
     for name in graph_keys:
         _validate.check_option(name, list(spec.modalities), argument="feature_graph_keys")
@@ -85,6 +87,14 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
                 f"Modality {name!r}: the features differ from those of setup ({what}). "
                 "Subset or reorder them to the names of training."
             )
+        check_same_unit(
+            modality.values,
+            counts=expected[name]["counts"],
+            whole=expected[name]["whole"],
+            argument="modalities",
+            where=name,
+            found=modality.whole,
+        )
 
 
 def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, where: str) -> Modality:
@@ -99,23 +109,16 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, wher
         )
     place = f"{where}.X" if key == "X" else f"{where}.{'obsm' if in_obsm else 'layers'}[{key!r}]"
     raw = adata.obsm[key] if in_obsm else adata.layers[key] if in_layers else adata.X
-    if raw is None:
-        raise ValueError(f"`{argument}`: `{place}` is empty.")
     names = None if in_obsm else tuple(adata.var_names.astype(str))
-    if isinstance(raw, pd.DataFrame):
-        names, raw = tuple(raw.columns.astype(str)), raw.to_numpy()
-    if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
-        raw = raw[:]  # backed
-    if raw.ndim != 2 or 0 in raw.shape:
-        raise ValueError(f"`{argument}`: `{place}` must have two dimensions and hold values, found shape {raw.shape}.")
+    if hasattr(raw, "columns"):  # a table, in memory or lazy
+        names = tuple(map(str, raw.columns))
+    raw = open_matrix(raw, argument=argument, where=place)
     total, wanted = (spec.totals or {}).get(name), (spec.features or {}).get(name)
     scale = None if total is None else count_scale(raw, total, argument=argument, where=place)
     if wanted is not None:
         raw, names = named_columns(raw, names, wanted, argument=argument, where=place), tuple(wanted)
-    # A copy: the user's array is not ours to fill.
-    values = (
-        raw.toarray(order="C").astype(np.float32, copy=False) if sparse.issparse(raw) else np.array(raw, np.float32)
-    )
+    whole = are_counts(raw)
+    values = dense_matrix(raw, argument=argument, where=place)  # a copy: the user's array is not ours to fill
     if scale is not None:
         values *= scale[:, None]
         np.log1p(values, out=values)
@@ -126,7 +129,7 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, wher
             f"`{argument}`: `{place}` is constant (every spot has the same values). "
             "Leave this modality out or name another array."
         )
-    return Modality(values, present, names)
+    return Modality(values, present, names, whole, counts=total is not None)
 
 
 def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
@@ -148,21 +151,30 @@ def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
 
 def _read_mudata_modality(mdata: MuData, name: str, key: str, spec: SpotsSpec) -> Modality:
     _validate.check_key(name, mdata.mod, argument="modalities", where="mdata.mod")
-    adata = mdata.mod[name]
-    _validate.check_obs_names(adata.obs_names, where=f"mdata[{name!r}]")
-    own = _read_modality(adata, name, key, spec, where=f"mdata[{name!r}]")
     rows, there = _rows_in_modality(mdata, name)
+    own = _read_modality(mdata.mod[name], name, key, spec, where=f"mdata[{name!r}]")
     values = np.zeros((mdata.n_obs, own.n_features), dtype=np.float32)
     present = np.zeros(mdata.n_obs, dtype=bool)
     values[there], present[there] = own.values[rows], own.present[rows]
-    return Modality(values, present, own.names)
+    return Modality(values, present, own.names, own.whole, own.counts)
 
 
 def _rows_in_modality(mdata: MuData, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the modality, and the mask of the spots of `mdata` that they belong to."""
-    position = np.asarray(mdata.obsmap[name]).ravel().astype(np.int64)  # 0: absent, else row + 1
-    there = position > 0
-    return position[there] - 1, there
+    """Rows of the modality, and the mask of the spots of `mdata` that they belong to.
+
+    Both are found by name: ``mdata.obsmap`` holds the rows at the time of the last ``mdata.update()``.
+    """
+    own = mdata.mod[name].obs_names
+    _validate.check_obs_names(own, where=f"mdata[{name!r}]")
+    strangers = own[~own.isin(mdata.obs_names)]
+    if len(strangers):
+        raise ValueError(
+            f"Modality {name!r} changed since the MuData was made: {len(strangers)} of its spots are not in "
+            f"`mdata.obs_names` (first: {strangers[0]!r}). Call `mdata.update()` first."
+        )
+    position = own.get_indexer(mdata.obs_names)  # -1: absent
+    there = position >= 0
+    return position[there], there
 
 
 def _check_connected(modalities: Mapping[str, Modality]) -> None:
@@ -182,22 +194,34 @@ def _check_connected(modalities: Mapping[str, Modality]) -> None:
         )
 
 
-def _read_coordinates(data: AnnData | MuData, key: str, kind: str) -> np.ndarray:
+def _read_coordinates(
+    data: AnnData | MuData, key: str, kind: str, batch: np.ndarray, batch_names: list[str]
+) -> np.ndarray:
     if key in data.obsm or isinstance(data, AnnData):
         _validate.check_key(key, data.obsm, argument="spatial_key", where=f"{kind}.obsm")
-        return _validate.check_coordinates(data.obsm[key], argument="spatial_key", where=f"{kind}.obsm[{key!r}]")
+        values, where = data.obsm[key], f"{kind}.obsm[{key!r}]"
+    else:
+        values, where = _join_coordinates(data, key), f"mdata.mod[...].obsm[{key!r}]"
+    return _validate.check_coordinates(
+        values, argument="spatial_key", where=where, batch=batch, batch_names=batch_names
+    )
+
+
+def _join_coordinates(data: MuData, key: str) -> np.ndarray:
+    """Coordinates that the modalities hold, where they agree."""
     owners = [name for name, mod in data.mod.items() if key in mod.obsm]
     if not owners:
         keys = [*data.obsm, *(f"{name}: {k}" for name, mod in data.mod.items() for k in mod.obsm)]
         _validate.check_key(key, keys, argument="spatial_key", where="mdata.obsm and its modalities")
-    n_dims = np.asarray(data.mod[owners[0]].obsm[key]).shape[-1]
-    joined = np.full((data.n_obs, n_dims), np.nan)
+    joined = np.full((data.n_obs, 0), np.nan)
     for name in owners:
         where = f"mdata[{name!r}].obsm[{key!r}]"
         own = _validate.check_coordinates(data.mod[name].obsm[key], argument="spatial_key", where=where)
+        if not joined.shape[1]:
+            joined = np.full((data.n_obs, own.shape[1]), np.nan)
         rows, there = _rows_in_modality(data, name)
         known = there & np.isfinite(joined).all(axis=1)
-        if own.shape[1] != n_dims or not np.array_equal(joined[known], own[rows][known[there]]):
+        if own.shape[1] != joined.shape[1] or not np.array_equal(joined[known], own[rows][known[there]]):
             raise ValueError(
                 f"`spatial_key`: the coordinates of `{where}` differ from those of {owners[0]!r} in spots that both "
                 f"hold. Set `mdata.obsm[{key!r}]` to the ones to be used."
@@ -234,10 +258,21 @@ def _find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series
     return pd.Series(joined, index=data.obs_names), f"mdata.mod[...].obs[{key!r}]"
 
 
+def _check_no_distances(data: AnnData | MuData, key: str, argument: str, where: str) -> None:
+    """Distances are no weights: the farther a spot, the more it would count."""
+    entries = [entry for entry in data.uns.values() if isinstance(entry, Mapping)]
+    if key.endswith("distances") or any(entry.get("distances_key") == key for entry in entries):
+        raise ValueError(
+            f"`{argument}`: `{where}` holds distances, which grow where weights fall. "
+            f"Name the connectivities, {key.replace('distances', 'connectivities')!r} as a rule."
+        )
+
+
 def _read_graph(data: AnnData | MuData, key: str, batch: np.ndarray, kind: str, argument: str) -> sparse.csr_matrix:
     where = f"{kind}.obsp[{key!r}]"
     _validate.check_key(key, data.obsp, argument=argument, where=f"{kind}.obsp")
-    graph = sparse.csr_matrix(data.obsp[key], dtype=np.float64)
+    _check_no_distances(data, key, argument, where)
+    graph = sparse.csr_matrix(open_matrix(data.obsp[key], argument=argument, where=where), dtype=np.float64)
     _validate.check_finite(graph, argument=argument, where=where)
     if graph.nnz and graph.data.min() < 0:
         raise ValueError(f"`{argument}`: `{where}` has negative weights (minimum {graph.data.min():g}).")

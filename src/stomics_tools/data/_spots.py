@@ -47,12 +47,15 @@ class Modality:
     """One modality of all spots.
 
     ``values`` float32 ``(n_obs, n_features)``, zero in the rows where ``present`` (bool ``(n_obs,)``) is false;
-    ``names`` of the features where they have any.
+    ``names`` of the features where they have any; ``whole`` where the values of the object are whole and none is
+    negative, as counts are; ``counts`` where they were taken as counts, so that ``values`` are their logarithms.
     """
 
     values: np.ndarray
     present: np.ndarray
     names: tuple[str, ...] | None
+    whole: bool = False
+    counts: bool = False
 
     @property
     def n_features(self) -> int:
@@ -98,7 +101,12 @@ class Spots:
         """What another object must share with this one, in plain values."""
         return {
             "modalities": {
-                name: {"n_features": m.n_features, "feature_names": None if m.names is None else list(m.names)}
+                name: {
+                    "n_features": m.n_features,
+                    "feature_names": None if m.names is None else list(m.names),
+                    "whole": m.whole,
+                    "counts": m.counts,
+                }
                 for name, m in self.modalities.items()
             },
             "batches": list(self.batch_names),

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stomics_tools._validate import check_key
-from stomics_tools.data import looks_like_counts, normalize_expression
+from stomics_tools.data import are_counts, expression_matrix, normalize_expression
 
 
 def chosen_genes(genes: str | Sequence[str]) -> list[str]:
@@ -50,19 +50,12 @@ def measured_genes(adata: AnnData, layer: str | None, key: str, genes: Sequence[
 
     Counts become log(1 + counts per 10,000) of the genes that are predicted, the unit of predictions from counts.
     """
-    if layer is not None:
-        check_key(layer, adata.layers, argument="layer", where="adata.layers")
-    raw = adata.X if layer is None else adata.layers[layer]
-    if raw is None:
-        raise ValueError("`layer`: `adata.X` is empty. Name the layer of the measured expression.")
+    raw, _ = expression_matrix(adata, layer)
     columns = _columns(adata, raw, genes)
     if key not in adata.layers:
         predicted = adata.var_names.isin(adata.obsm[key].columns)
         raw = raw[:, np.flatnonzero(predicted)]
-    if not sparse.issparse(raw):
-        raw = np.asarray(raw[:])
-    values = raw.data if sparse.issparse(raw) else raw
-    if not looks_like_counts(values):
+    if not are_counts(raw):
         return columns
     if sparse.issparse(raw):
         raw = raw.copy()

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 from anndata import AnnData
 from scanpy import logging as logg
@@ -15,7 +14,8 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from stomics_tools._params import plain_params
-from stomics_tools._validate import check_counts, check_key
+from stomics_tools._validate import check_counts
+from stomics_tools.data import expression_matrix
 
 
 def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> tuple[sparse.csr_matrix, str]:
@@ -24,16 +24,8 @@ def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> 
     Raises ``KeyError`` if there is no such layer, ``ValueError`` if it is negative, not finite, or (`integer`)
     fractional.
     """
-    if layer is None:
-        values, where = adata.X, "adata.X"
-        if values is None:
-            raise ValueError("`layer`: `adata.X` is empty. Name the layer that holds the raw counts.")
-    else:
-        check_key(layer, adata.layers.keys(), argument="layer", where="adata.layers")
-        values, where = adata.layers[layer], f"adata.layers[{layer!r}]"
-    if hasattr(values, "to_memory"):  # sparse and backed by a file
-        values = values.to_memory()
-    counts = sparse.csr_matrix(values[()] if isinstance(values, h5py.Dataset) else values)
+    values, where = expression_matrix(adata, layer)
+    counts = sparse.csr_matrix(values)
     check_counts(counts, argument="layer", where=where, integer=integer)
     return counts, where
 

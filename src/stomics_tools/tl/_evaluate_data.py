@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from stomics_tools._validate import check_key, check_number, check_obs_names
-from stomics_tools.data import normalize_expression, total_counts
+from stomics_tools._validate import check_number, check_obs_names
+from stomics_tools.data import expression_matrix, normalize_expression, total_counts
 from stomics_tools.data._expression import Normalization, counts_with_gaps
 from stomics_tools.data._lookup import representation
 
@@ -76,14 +74,5 @@ def read_spot_counts(
 
 
 def _counts(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    if layer is None:
-        values: Any = adata.X
-        where = "adata.X"
-        if values is None:
-            raise ValueError("`layer`: `adata.X` is empty. Name the layer that holds the raw counts.")
-    else:
-        check_key(layer, adata.layers.keys(), argument="layer", where="adata.layers")
-        values, where = adata.layers[layer], f"adata.layers[{layer!r}]"
-    if hasattr(values, "to_memory"):
-        values = values.to_memory()
-    return counts_with_gaps(values[()] if isinstance(values, h5py.Dataset) else values, argument="layer", where=where)
+    values, where = expression_matrix(adata, layer)
+    return counts_with_gaps(values, argument="layer", where=where)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
 from stomics_tools import _validate
-from stomics_tools.data import looks_like_counts, total_counts, variable_genes
+from stomics_tools.data import decide_counts, expression_matrix, total_counts, variable_genes
+
+logger = logging.getLogger("stomics_tools")
 
 _HIGHLY_VARIABLE = "highly_variable"
 _LEAST_SHARE = 0.01
@@ -19,7 +23,11 @@ _PSEUDOCOUNTS = 4.0  # of a spot of median depth, as in `pp.rna`: log1p then add
 
 
 def choose(
-    adata: AnnData, layer: str | None, genes: str | Sequence[str] | None, n_top_genes: int | None
+    adata: AnnData,
+    layer: str | None,
+    genes: str | Sequence[str] | None,
+    n_top_genes: int | None,
+    counts: bool | None = None,
 ) -> tuple[list[str], float | None]:
     """Names of the genes in the order of the object, and the total that counts are scaled to, None if these are no counts.
 
@@ -33,30 +41,28 @@ def choose(
         Column of ``var``, or names; by default ``var["highly_variable"]`` where there is one, and else the most variable.
     n_top_genes
         How many these are; all if None.
+    counts
+        Whether the values are counts; None decides by the values.
     """
-    if layer is not None:
-        _validate.check_key(layer, adata.layers, argument="layer", where="adata.layers")
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    values = adata.X if layer is None else adata.layers[layer]
-    if values is None:
-        raise ValueError(f"`layer`: `{where}` is empty. Name a layer.")
-    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
-        values = values[:]  # backed
+    values, where = expression_matrix(adata, layer)
     _validate.check_finite(values, argument="layer", where=where)
     names = adata.var_names.astype(str)
     if not names.is_unique:
         raise ValueError("`adata.var_names` are not unique. Call `adata.var_names_make_unique()` first.")
     total = None
-    if looks_like_counts(values if isinstance(values, np.ndarray) else values.data):
-        sums = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
+    if decide_counts(values, counts, argument="layer", where=where):
+        sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
+        if not sums.any():
+            raise ValueError(f"`layer`: `{where}` holds no counts (all values are zero). Name another layer.")
         total = _PSEUDOCOUNTS * float(np.median(sums[sums > 0]))
-    if genes is None and _HIGHLY_VARIABLE in adata.var:
-        genes = _HIGHLY_VARIABLE
-    if genes is None:
+    flagged = _highly_variable(adata) if genes is None else None
+    if flagged is not None:
+        wanted = flagged
+    elif genes is None:
         wanted = _most_variable(values, n_top_genes, total is not None)
     elif isinstance(genes, str):
         _validate.check_key(genes, adata.var, argument="genes", where="adata.var")
-        wanted = _mask(adata.var[genes].to_numpy(), genes)
+        wanted = _mask(adata.var[genes], genes)
     else:
         wanted = np.zeros(len(names), dtype=bool)
         missing = [gene for gene in genes if gene not in names]
@@ -68,10 +74,29 @@ def choose(
     return names[wanted].tolist(), total
 
 
-def _mask(column: Any, key: str) -> np.ndarray:
-    if column.dtype != bool:
-        raise ValueError(f"`genes`: `adata.var[{key!r}]` must hold True and False, found dtype {column.dtype}.")
-    return column
+def _highly_variable(adata: AnnData) -> np.ndarray | None:
+    """Mask of ``var["highly_variable"]``, which nobody named: None, with a warning, where it cannot be used."""
+    if _HIGHLY_VARIABLE not in adata.var:
+        return None
+    try:
+        mask = _mask(adata.var[_HIGHLY_VARIABLE], _HIGHLY_VARIABLE)
+    except ValueError as error:
+        logger.warning("%s It is passed over: the most variable genes are used.", error)
+        return None
+    if not mask.any():
+        logger.warning("`adata.var['highly_variable']` holds no True: the most variable genes are used.")
+        return None
+    return mask
+
+
+def _mask(column: pd.Series, key: str) -> np.ndarray:
+    """A column of True and False, or 0 and 1, of any type; a missing value is False."""
+    words = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    known = column[column.notna()].astype(str).str.lower().map(words)
+    if known.isna().any():
+        found = column[column.notna()][known.isna()].iloc[0]
+        raise ValueError(f"`genes`: `adata.var[{key!r}]` must hold True and False, found {found!r}.")
+    return known.reindex(column.index, fill_value=False).to_numpy(dtype=bool)
 
 
 def _most_variable(values: Any, n_top_genes: int | None, counts: bool) -> np.ndarray:

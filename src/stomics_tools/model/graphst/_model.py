@@ -139,10 +139,11 @@ class GraphST(FullGraphModel):
         spatial_graph_key: str | None = None,
         genes: str | Sequence[str] | None = None,
         n_top_genes: int | None = 3000,
+        counts: bool | None = None,
     ) -> None:
         """Say where in an AnnData the data lie. Everything is checked; if that fails, nothing has changed.
 
-        Counts (whole numbers, some above 20) are brought to four times the median total over all genes, then ``log1p``;
+        Counts (whole numbers, none negative) are brought to four times the median total over all genes, then ``log1p``;
         other values are taken as they are. A view becomes an object of its own.
 
         Parameters
@@ -158,10 +159,13 @@ class GraphST(FullGraphModel):
         spatial_graph_key
             ``obsp`` key of a ready spatial graph, instead of the nearest spots.
         genes
-            Column of ``var`` (True and False), or names. By default ``var["highly_variable"]`` where there is such a
-            column, and else the most variable genes.
+            Column of ``var`` (True and False, or 1 and 0), or names. By default ``var["highly_variable"]`` where there
+            is such a column that can be used, and else the most variable genes.
         n_top_genes
             How many these are; None for all.
+        counts
+            True: the values are counts, whole or corrected. False: they are taken as they are. By default whole,
+            non-negative values are counts, and what was decided is logged.
 
         Raises
         ------
@@ -176,7 +180,7 @@ class GraphST(FullGraphModel):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
         if n_top_genes is not None:
             _validate.check_integer(n_top_genes, argument="n_top_genes")
-        names, total = choose(adata, layer, genes, n_top_genes)
+        names, total = choose(adata, layer, genes, n_top_genes, counts)
         args = cls._get_setup_method_args(**{k: v for k, v in locals().items() if k not in ("names", "total")})
         spec = SpotsSpec(
             {_MODALITY: layer or "X"},

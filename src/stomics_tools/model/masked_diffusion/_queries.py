@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 from stomics_tools import _validate
-from stomics_tools.data import Cells, are_whole, read_cells
+from stomics_tools.data import Cells, check_same_unit, read_cells
 from stomics_tools.model.masked_diffusion._drawing import Given
 from stomics_tools.model.masked_diffusion._poses import pose_of
 from stomics_tools.model.masked_diffusion._preparation import latent_of, normalized, standardized, unit_of
@@ -49,12 +49,9 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
     def _read(self, adata: AnnData | None, *, coordinates: bool | np.ndarray) -> Cells:
         data, genes = self._data(adata), self._state["gene_names"]
         cells = read_cells(data, self._spec, training=False, coordinates=coordinates, genes=genes)
-        if self._state["mean_counts"] is not None and not are_whole(cells.expression):
-            where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
-            raise ValueError(
-                f"`layer`: the model was trained on counts, `{where}` holds negative or fractional values. "
-                "Store the raw counts there."
-            )
+        where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
+        counts, whole = self._state["counts"], self._state["whole"]
+        check_same_unit(cells.expression, counts=counts, whole=whole, argument="layer", where=where)
         n_dims = self._state["n_dims"]
         if cells.coordinates is not None and cells.coordinates.shape[1] != n_dims:
             raise ValueError(

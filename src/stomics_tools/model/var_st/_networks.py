@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stomics_tools.data import ImageSpec, ImageSpots, are_whole, log_cp10k, looks_like_counts, read_image_spots
+from stomics_tools.data import ImageSpec, ImageSpots, check_same_unit, log_cp10k, read_image_spots
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
 from stomics_tools.model.var_st._gene_tree import fitting_scales, gene_tree, ordered_tree
@@ -48,17 +48,15 @@ class VarSTNetworks(SpatialModel):
         return read_image_spots(data, spec, expression=expression, state=self._state)
 
     def _expression(self, spots: ImageSpots) -> tuple[np.ndarray, np.ndarray | None]:
-        """Expression as the networks take it, log-normalised if it is counts, and the counts.
-
-        Where setup had counts, few and small ones are counts as well.
-        """
+        """Expression as the networks take it, log-normalised if it is counts, and the counts."""
         values = spots.expression
         assert values is not None
-        expected = self._settings.likelihood == "nb" or self._state["counts"]
-        if are_whole(values) if expected else looks_like_counts(values):
+        layer = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
+        counts, whole = self._state["counts"], self._state["whole"]
+        check_same_unit(values, counts=counts, whole=whole, argument="layer", where=layer)
+        if counts:
             return log_cp10k(values), values
         if self._settings.likelihood == "nb":
-            layer = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
             raise ValueError(
                 f"`likelihood='nb'` needs counts, found other values in `{layer}` (counts are whole and not negative). "
                 "Name the layer that holds the raw counts, or set `likelihood='normal'`."
