@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
@@ -23,7 +24,66 @@ def _trained(adata: AnnData, **setup: Any) -> GraphST:
     return model
 
 
+# --------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize("largest", [1, 4, 20])
+def test_small_counts_are_counts(adata: AnnData, largest: int) -> None:
+    """Depth is taken out and the logarithm taken, whatever the largest count."""
+    adata.X.data = np.minimum(adata.X.data, largest)
+    values = _trained(adata).get_expression(adata)
+    sums = np.asarray(adata.X.sum(1))
+    expected = np.log1p(adata.X.toarray() / sums * 4 * np.median(sums))
+    np.testing.assert_allclose(np.asarray(values), expected, rtol=1e-5)
+
+
+def test_counts_where_the_user_says_that_they_are_none(adata: AnnData) -> None:
+    np.testing.assert_array_equal(np.asarray(_trained(adata, counts=False).get_expression(adata)), adata.X.toarray())
+
+
+def test_counts_for_a_model_of_logarithms_are_refused(adata: AnnData) -> None:
+    counts = adata.copy()
+    adata.X = np.log1p(adata.X.toarray())
+    model = _trained(adata)
+    model.get_latent_representation(adata[:80].copy())
+    with pytest.raises(ValueError, match="no counts .logarithms, say.*holds counts"):
+        model.get_latent_representation(counts)
+
+
+def test_float16_counts_beyond_what_it_can_add_up(adata: AnnData) -> None:
+    adata.X = (adata.X.toarray() * 500).astype(np.float32)
+    plain = _trained(adata.copy()).get_latent_representation(adata)
+    half = adata.copy()
+    half.X = half.X.astype(np.float16)
+    assert np.isinf(half.X.sum(axis=1)).any()
+    np.testing.assert_allclose(_trained(half).get_latent_representation(half), plain, atol=1e-4)
+
+
 # --------------------------------------------------------------------- genes
+
+
+@pytest.mark.parametrize("kind", ["objects", "integers", "nullable", "text"])
+def test_flags_of_genes_of_any_type(adata: AnnData, kind: str) -> None:
+    flags = np.arange(30) % 3 == 0
+    adata.var["highly_variable"] = {
+        "objects": [bool(flag) if i else None for i, flag in enumerate(flags)],  # as an outer join leaves it
+        "integers": flags.astype(int),
+        "nullable": pd.array([bool(flag) if i else None for i, flag in enumerate(flags)], dtype="boolean"),
+        "text": np.where(flags, "TRUE", "FALSE"),
+    }[kind]
+    first = 3 if kind in ("objects", "nullable") else 0
+    assert choose(adata, None, None, 3000)[0] == [f"gene{i}" for i in range(first, 30, 3)]
+
+
+@pytest.mark.parametrize("column", [["yes"] * 30, [False] * 30])
+def test_flags_that_cannot_be_used_are_passed_over(
+    adata: AnnData, column: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    adata.var["highly_variable"] = column
+    assert len(choose(adata, None, None, 3000)[0]) == 30
+    assert "highly_variable" in caplog.text
+    with pytest.raises(ValueError, match="`genes`"):
+        choose(adata, None, "highly_variable", 3000)
 
 
 def test_highly_variable_genes_where_there_are_some(adata: AnnData) -> None:
@@ -182,7 +242,7 @@ def test_spots_without_expression(adata: AnnData) -> None:
     model = _trained(adata)
     other = adata.copy()
     other.X = np.log1p(other.X.toarray())
-    with pytest.raises(ValueError, match="fractional values where integer counts are needed"):
+    with pytest.raises(ValueError, match="set up with counts, .* holds negative or fractional values"):
         model.get_latent_representation(other)
     logged = adata.copy()
     logged.X = np.log1p(logged.X.toarray())

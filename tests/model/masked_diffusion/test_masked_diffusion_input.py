@@ -426,7 +426,7 @@ def test_no_counts_for_a_model_of_counts(model, adata):
             lambda: model.get_latent_representation(adata),
         ):
             with pytest.raises(
-                ValueError, match=r"`layer`: the model was trained on counts, `adata\.X` holds negative or"
+                ValueError, match=r"`layer`: the model was set up with counts, `adata\.X` holds negative or"
             ):
                 call()
 
