@@ -21,11 +21,12 @@ PACKAGE = Path(st.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "lightning", "scvi", "scanpy", "squidpy")
 
-OWN_LEAVES = {"", "_compat", "_keys", "_params", "_validate", "_mixture"}
+OWN_LEAVES = {"", "_compat", "_keys", "_params", "_random", "_validate", "_mixture"}
 MAY_IMPORT = {
     "_compat": set(),
     "_keys": set(),
     "_params": {""},
+    "_random": set(),
     "_validate": set(),
     "_mixture": set(),
     "metrics": OWN_LEAVES,

@@ -53,7 +53,7 @@ def make_toy() -> Toy:
 
 def train(toy: Toy, ema: EMA | None, recorder: Recorder | None = None, *, max_epochs: int = 4, **settings) -> None:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    plan = MiniBatchPlan(toy, lambda parameters: torch.optim.Adam(parameters, lr=0.05), n_steps=20, meta={})
+    plan = MiniBatchPlan(toy, lambda parameters: torch.optim.Adam(parameters, lr=0.05), meta={})
     callbacks = [callback for callback in (ema, recorder) if callback is not None]
     fit(
         plan,
@@ -112,7 +112,7 @@ def test_training_is_the_same_with_and_without() -> None:
 
 def test_hooks_draw_no_random_numbers() -> None:
     ema, toy, state = EMA(), make_toy(), torch.get_rng_state()
-    plan = MiniBatchPlan(toy, torch.optim.Adam, n_steps=1, meta={})
+    plan = MiniBatchPlan(toy, torch.optim.Adam, meta={})
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False)
     ema.on_train_start(trainer, plan)
     ema.copy_to(toy)
@@ -157,7 +157,7 @@ def test_a_state_taken_up_is_a_copy() -> None:
 
 def test_weights_of_low_precision_are_averaged_in_float32() -> None:
     module, ema, trainer = nn.Linear(1, 1, bias=False).bfloat16(), EMA(), SimpleNamespace(global_step=0)
-    plan = MiniBatchPlan(module, torch.optim.Adam, n_steps=1, meta={})
+    plan = MiniBatchPlan(module, torch.optim.Adam, meta={})
     nn.init.ones_(module.weight)
     ema.on_train_start(trainer, plan)
     nn.init.constant_(module.weight, 1 + 2**-7)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,10 +26,15 @@ class Line(nn.Module):
         return {"train_loss": error, "rows": torch.tensor(float(len(batch["x"])))}
 
 
-def make_plan(n_steps: int, module: nn.Module | None = None, lr: float = 0.05) -> MiniBatchPlan:
-    return MiniBatchPlan(
-        module or Line(), lambda parameters: torch.optim.SGD(parameters, lr=lr), n_steps=n_steps, meta={}
-    )
+def make_plan(module: nn.Module | None = None, lr: float = 0.05) -> MiniBatchPlan:
+    return MiniBatchPlan(module or Line(), lambda parameters: torch.optim.SGD(parameters, lr=lr), meta={})
+
+
+def planned(n_steps: int, lr: float = 0.05) -> tuple[MiniBatchPlan, dict[str, Any]]:
+    """Plan, optimiser and schedule of a plan whose trainer will take `n_steps`."""
+    plan = make_plan(lr=lr)
+    plan.trainer = SimpleNamespace(estimated_stepping_batches=n_steps)
+    return plan, plan.configure_optimizers()
 
 
 def lines(n: int = 23) -> dict[str, Tensor]:
@@ -37,7 +44,7 @@ def lines(n: int = 23) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("n_steps", [1, 2, 5, 9, 10, 37, 200])
 def test_the_rate_rises_over_a_tenth_and_falls_as_a_cosine(n_steps: int) -> None:
-    configured = make_plan(n_steps, lr=2.0).configure_optimizers()
+    _, configured = planned(n_steps, lr=2.0)
     schedule = configured["lr_scheduler"]["scheduler"]
     assert configured["lr_scheduler"]["interval"] == "step"
     rates = []
@@ -58,8 +65,8 @@ def test_the_rate_rises_over_a_tenth_and_falls_as_a_cosine(n_steps: int) -> None
 
 
 def test_only_what_needs_a_gradient_is_optimised() -> None:
-    plan = make_plan(10)
-    optimizer = plan.configure_optimizers()["optimizer"]
+    plan, configured = planned(10)
+    optimizer = configured["optimizer"]
     assert [id(p) for group in optimizer.param_groups for p in group["params"]] == [id(plan.module.slope)]
 
 
@@ -91,7 +98,7 @@ def test_order_follows_the_seed_and_changes_with_the_epoch() -> None:
 def run(seed: int) -> tuple[Line, dict]:
     module, tensors = Line(), lines()
     loader = row_batches(tensors, 6)
-    plan = make_plan(4 * len(loader), module, lr=0.5)
+    plan = make_plan(module, lr=0.5)
     options = {"accelerator": "cpu", "enable_progress_bar": False}
     return module, fit(plan, loader, max_epochs=4, seed=seed, **options)
 
@@ -128,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
     tensors["y"][3] = torch.nan
     with pytest.raises(FloatingPointError, match="training loss became nan in epoch 0"):
         fit(
-            make_plan(4),
+            make_plan(),
             row_batches(tensors, 23),
             max_epochs=1,
             seed=0,

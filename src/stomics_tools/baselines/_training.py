@@ -45,10 +45,11 @@ def train_network(
     """
     import torch
 
+    from stomics_tools._random import local_seed
+
     measured = torch.from_numpy(~np.isnan(targets))
     y = torch.from_numpy(np.nan_to_num(targets).astype(np.float32))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with local_seed(seed):
         network = build().train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
         steps = epochs * sum(1 for _ in batches())

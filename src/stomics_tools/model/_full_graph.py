@@ -17,13 +17,14 @@ from torch import nn
 
 from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_params
+from stomics_tools._random import local_seed
 from stomics_tools.data import Spots, SpotsSpec, check_same_features, read_spots
 from stomics_tools.data._field import SpotsField
 from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model._objects import own_data
 from stomics_tools.model._outputs import Outputs
-from stomics_tools.train import FullBatchPlan, Scheduler, fit, read_checkpoint
+from stomics_tools.train import FullBatchPlan, Scheduler, count_devices, fit, read_checkpoint
 
 logger = logging.getLogger("stomics_tools")
 
@@ -102,6 +103,14 @@ class FullGraphModel(SpatialModel):
         """Train, then write the results into the object of setup."""
         seed = self._check_training(max_epochs, seed, patience, clip_grad)
         _validate.check_option(scheduler, [None, "cosine", "plateau"], argument="scheduler")
+        n_devices = count_devices(
+            fit_kwargs.get("devices", "auto"), fit_kwargs.get("accelerator", "auto"), fit_kwargs.get("num_nodes", 1)
+        )
+        if n_devices > 1:
+            raise ValueError(
+                f"`devices`: {type(self).__name__} is trained on all spots at once, so that each of {n_devices} devices "
+                "would do the same work. Name one."
+            )
         spots = self._read(None)
         fingerprint = spots.fingerprint()
         if self.is_trained_ and fingerprint != self._trained_on:
@@ -116,8 +125,7 @@ class FullGraphModel(SpatialModel):
         if self.is_trained_:
             module = self.module
         else:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
+            with local_seed(seed):
                 module = self._make_module(inputs)
         self._begin(module, inputs)
         plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
@@ -133,9 +141,9 @@ class FullGraphModel(SpatialModel):
             **fit_kwargs,
         )
         self.module = module.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             self._finish(module, inputs)
+        module.to(plan.trained_on)
         self.is_trained_ = True
         self._trained_on = fingerprint
         self._train_args = {"max_epochs": max_epochs, "seed": seed, **train_args}

@@ -1,6 +1,7 @@
 """Training through Lightning."""
 
 from stomics_tools.train._checkpoint import EpochCheckpoint, read_checkpoint
+from stomics_tools.train._devices import count_devices, resolve_device
 from stomics_tools.train._ema import EMA
 from stomics_tools.train._history import History, history_tables
 from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
@@ -15,10 +16,12 @@ __all__ = [
     "History",
     "MiniBatchPlan",
     "Scheduler",
+    "count_devices",
     "fit",
     "follow_verbosity",
     "history_tables",
     "read_checkpoint",
+    "resolve_device",
     "row_batches",
     "seed_or_default",
 ]

@@ -15,7 +15,7 @@ FILE_NAME = "last.ckpt"
 class EpochCheckpoint(pl.callbacks.Checkpoint):
     """Writes ``<folder>/last.ckpt`` every few epochs and at the end, each time whole or not at all.
 
-    It holds weights, optimiser, scheduler, callbacks and the state of torch's generator.
+    It holds weights, optimiser, scheduler, callbacks and the states of torch's generators.
 
     Parameters
     ----------
@@ -35,8 +35,9 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
         if done % self._every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             partial = self._path.with_suffix(".partial")
-            trainer.save_checkpoint(partial)
-            os.replace(partial, self._path)
+            trainer.save_checkpoint(partial)  # on every device: their states are gathered, the first one writes
+            if trainer.is_global_zero:
+                os.replace(partial, self._path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -57,6 +58,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"`ckpt_path`: {str(path)!r} is damaged or no checkpoint ({error}).") from error
-    if not isinstance(content, dict) or "stomics_tools" not in content:
-        raise ValueError(f"`ckpt_path`: {str(path)!r} is not a checkpoint of stomics-tools.")
+    if not isinstance(content, dict) or not {"stomics_tools", "generators"} <= content.keys():
+        raise ValueError(f"`ckpt_path`: {str(path)!r} is not a checkpoint of this version of stomics-tools.")
     return content

@@ -1,11 +1,15 @@
-"""What was logged, epoch by epoch."""
+"""What callbacks hold in the end: what was logged, epoch by epoch, and the way back from other processes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
+import torch
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 
 class History(pl.Callback):
@@ -36,6 +40,32 @@ class History(pl.Callback):
     def tables(self) -> dict[str, pd.DataFrame]:
         """See :func:`history_tables`."""
         return history_tables(self._values)
+
+
+class BringBack(pl.Callback):
+    """Brings what callbacks hold back from a process that was forked to train; Lightning brings the weights alone.
+
+    Parameters
+    ----------
+    callbacks
+        Of the training.
+    folder
+        For one file.
+    """
+
+    def __init__(self, callbacks: Sequence[pl.Callback], folder: Path) -> None:
+        self._callbacks, self._path = callbacks, folder / "callbacks.pt"
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write their states, on the first device."""
+        if trainer.is_global_zero and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            torch.save([callback.state_dict() for callback in self._callbacks], self._path)
+
+    def restore(self) -> None:
+        """Read them, in the process that waits."""
+        states = torch.load(self._path, map_location="cpu", weights_only=False)  # written by ourselves just now
+        for callback, state in zip(self._callbacks, states, strict=True):
+            callback.load_state_dict(state)
 
 
 def history_tables(values: dict[str, list[float]]) -> dict[str, pd.DataFrame]:

@@ -35,6 +35,11 @@ class Plan(pl.LightningModule):
         Plain values written into checkpoints: what a resumed run must agree with.
     prefix
         Before the names of losses in the history and in loggers.
+
+    Attributes
+    ----------
+    trained_on
+        Device of the last training. Lightning leaves the module on the CPU.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Plan(pl.LightningModule):
         self._prefix = prefix
         self._make_optimizer = make_optimizer
         self._meta = meta
-        self._restored_rng: Tensor | None = None
+        self.trained_on = torch.device("cpu")
 
     def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and the values of all losses."""
@@ -65,18 +70,8 @@ class Plan(pl.LightningModule):
         return losses["train_loss"], values
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run is checked against, and the state of torch's generator."""
+        """Add what a resumed run is checked against."""
         checkpoint["stomics_tools"] = self._meta
-        checkpoint["torch_rng"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the generator of the checkpoint for the start of training."""
-        self._restored_rng = checkpoint["torch_rng"]
-
-    def on_train_start(self) -> None:
-        """Take up the generator where an interrupted run left it."""
-        if self._restored_rng is not None:
-            torch.set_rng_state(self._restored_rng.cpu())
 
 
 class FullBatchPlan(Plan):

@@ -8,15 +8,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from stomics_tools._random import local_seed
 from stomics_tools.train._checkpoint import FILE_NAME, EpochCheckpoint
-from stomics_tools.train._history import History
+from stomics_tools.train._devices import Devices, as_found, trainer_arguments
+from stomics_tools.train._generators import Generators
+from stomics_tools.train._history import BringBack, History
 from stomics_tools.train._plan import Plan
 from stomics_tools.train._progress import EpochProgress
 
@@ -28,7 +32,7 @@ def fit(
     max_epochs: int,
     seed: int,
     accelerator: str = "auto",
-    devices: int | str | list[int] = "auto",
+    devices: Devices = "auto",
     patience: int | None = None,
     clip_grad: float | None = None,
     checkpoint_dir: str | Path | None = None,
@@ -42,46 +46,45 @@ def fit(
 ) -> dict[str, pd.DataFrame]:
     """Train `plan` on `data` and return the history, one table a logged quantity.
 
-    Torch's generators are seeded for the call and given back as they were. ``accelerator="auto"`` is a GPU by CUDA
-    where there is one, else the CPU (never MPS: asked for by name only, as in scvi-tools). `patience` stops when the
-    training loss has not fallen for so many epochs. Several devices each run the calling script (Lightning's ``"ddp"``,
-    for batches; a plan on all spots does the same work on each). An interruption is a ``KeyboardInterrupt``, after which
-    the process lives on as it was. Other arguments go to :class:`lightning.pytorch.Trainer`.
+    Torch's generators are seeded for the call and given back as they were; trainings of several threads go one after the
+    other. ``accelerator="auto"`` is a GPU by CUDA where there is one, else the CPU (never MPS: asked for by name only, as
+    in scvi-tools). `patience` stops when the training loss has not fallen for so many epochs. Several devices each run
+    the calling script, or are processes forked from a notebook, see :func:`trainer_arguments`. An interruption is a
+    ``KeyboardInterrupt``, after which the process lives on as it was. Other arguments go to
+    :class:`lightning.pytorch.Trainer`. In the end the module is on the CPU; ``plan.trained_on`` is where it was.
     """
     keep = History(history)
-    every: list[pl.Callback] = [*callbacks, keep]
+    every: list[pl.Callback] = [*callbacks, keep, Generators(seed)]
     if patience is not None:
         every.append(EarlyStopping(monitor=plan.monitor, patience=patience, mode="min", check_on_train_epoch_end=True))
     if checkpoint_dir is not None:
         every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
     if enable_progress_bar:
         every.append(EpochProgress(plan.monitor))
-    if devices not in ("auto", 1, "1") and not (isinstance(devices, list) and len(devices) == 1):
-        # Not every step uses all weights: a scale may be dropped, a loss be off.
-        trainer_kwargs.setdefault("strategy", "ddp_find_unused_parameters_true")
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     if ckpt_path is not None and Path(ckpt_path).is_dir():
         ckpt_path = Path(ckpt_path) / FILE_NAME
-    with torch.random.fork_rng(), _quiet():
-        torch.manual_seed(seed)
+    with _quiet(), TemporaryDirectory() as folder:
+        brought = BringBack(every, Path(folder))
         trainer = pl.Trainer(
             max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=1 if devices == "auto" else devices,
             gradient_clip_val=clip_grad,
-            callbacks=every,
+            callbacks=[*every, brought],
             logger=logger,
             enable_checkpointing=checkpoint_dir is not None,
             enable_model_summary=False,
             enable_progress_bar=enable_progress_bar,
             log_every_n_steps=1,
             num_sanity_val_steps=0,
-            **trainer_kwargs,
+            **trainer_arguments(accelerator, devices, trainer_kwargs),
         )
-        plan.train()
-        with _interruptible():
+        plan.trained_on = trainer.strategy.root_device
+        forked = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        # A process that has started CUDA cannot fork others that use it.
+        with local_seed(seed, "cpu" if forked else plan.trained_on), as_found(trainer), _interruptible():
+            plan.train()
             trainer.fit(plan, data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
+        if forked:
+            brought.restore()
     return keep.tables()
 
 

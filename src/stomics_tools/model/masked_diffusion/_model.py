@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
 from anndata import AnnData
 
 from stomics_tools import _keys
 from stomics_tools._params import plain_params
+from stomics_tools._random import local_seed
 from stomics_tools.data import CellsSpec, read_cells
 from stomics_tools.data._cells_field import CellsField
 from stomics_tools.model._objects import own_data
@@ -237,7 +237,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
             cls._register(adata, CellsField(spec), setup, source=registry)
         model = cls(adata, **meta["arguments"], registry=registry)
-        with torch.random.fork_rng():  # weights are drawn before they are read
+        with local_seed(None):  # weights are drawn before they are read
             sizes = (len(tensors[f"{of}.position"]) for of in ("places", "references"))
             model._restore(model._make_module(*sizes), tensors, meta)
         return model

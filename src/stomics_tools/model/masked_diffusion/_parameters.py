@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stomics_tools._random import local_seed, seed_generators
 from stomics_tools.model.masked_diffusion._network import Cells, DiffusionTransformer
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.nn import MixtureOfExperts
@@ -56,9 +57,9 @@ def parameter_table(
     pass (two a multiplication and addition), ``seconds_per_step``, on this machine.
     """
     rows = {}
-    with torch.random.fork_rng():
+    with local_seed(seed):
         for name, arguments in (CONFIGS if configs is None else configs).items():
-            torch.manual_seed(seed)
+            seed_generators(seed)
             settings = DiffusionSettings(**arguments)
             network = DiffusionTransformer(settings, n_dims, settings.n_latent)
             cells = _cells(settings, n_cells, n_dims)

@@ -11,6 +11,7 @@ from anndata import AnnData
 from torch.utils.data import DataLoader, SequentialSampler
 
 from stomics_tools import _validate
+from stomics_tools._random import local_seed
 from stomics_tools.data import Cells, read_cells
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
@@ -99,10 +100,9 @@ class MaskedDiffusionTraining(SpatialModel):
         }
         if ckpt_path is not None:
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             module = self._make_module(n_places(cells.n_obs), min(MAX_REFERENCES, cells.n_obs))
-            torch.manual_seed(seed)  # the priors are the same whatever the network draws for its weights
+        with local_seed(seed):  # the priors are the same whatever the network draws for its weights
             slices = training_slices(module, cells, self._state, seed)
             fit_position_prior(module, slices)
             fit_neighbor_prior(module, slices)
@@ -111,7 +111,7 @@ class MaskedDiffusionTraining(SpatialModel):
         def optimizer(parameters: Any) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
 
-        plan = MiniBatchPlan(module, optimizer, n_steps=max_epochs * len(loader), meta=meta)
+        plan = MiniBatchPlan(module, optimizer, meta=meta)
         history = fit(
             plan,
             loader,
@@ -125,10 +125,9 @@ class MaskedDiffusionTraining(SpatialModel):
             **fit_kwargs,
         )
         average.copy_to(module)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             module.eval().weigh(batch for _ in range(_VISITS_OF_HELD_OUT) for batch in loader)
-        self.module, self.history_ = module.eval(), history
+        self.module, self.history_ = module.eval().to(plan.trained_on), history
         self.is_trained_ = True
         self._trained_on = cells.fingerprint()
         self._train_args = {**how, "ema_decay": ema_decay, "seed": seed}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stomics_tools._random import local_seed
 from stomics_tools.data import ImageSpec, ImageSpots, check_same_unit, log_cp10k, read_image_spots
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
@@ -108,8 +109,7 @@ class VarSTNetworks(SpatialModel):
             tree = ordered_tree(expression.shape[1], scales)
         # Genes that are alike throughout make fewer groups than asked for: a scale without groups of its own goes.
         tree = tree[np.append(np.diff(tree.max(axis=1)) > 0, True)]
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
         start_linear(self.module.stage1, standardized, tree)
         self.module.scaling.fit(spots.features)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from stomics_tools import __version__
+from stomics_tools._random import local_seed
 from stomics_tools.data import ImageSpots
 from stomics_tools.model._files import read_model, write_model
 from stomics_tools.model.var_st._folds import Folds
@@ -52,8 +53,8 @@ class VarSTStage1(VarSTNetworks):
         """
         self._require_stage1()
         expression = torch.as_tensor(self._expression(self._read(adata, expression=True))[0])
-        module = self.module.cpu()
-        return codebook_report(self._codes(*module.standardize(expression)), module.stage1)
+        x, measured = self.module.standardize(expression.to(self.device))
+        return codebook_report(self._codes(x, measured).cpu(), self.module.stage1)
 
     def save_stage1(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
         """Save stage 1 alone, for other models of the same genes, as safetensors and JSON.
@@ -111,8 +112,7 @@ class VarSTStage1(VarSTNetworks):
 
     def _build_on(self, stage1: dict[str, Tensor], spots: ImageSpots, folds: Folds, seed: int) -> None:
         """New networks around a trained stage 1."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), stage1["tree"].cpu())
         self.module.scaling.fit(spots.features)
         self.module.load_state_dict({**self.module.state_dict(), **stage1})

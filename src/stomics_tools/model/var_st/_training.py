@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stomics_tools import _validate
+from stomics_tools._random import local_seed
 from stomics_tools.data import ImageSpots
 from stomics_tools.model.var_st._folds import Folds
 from stomics_tools.model.var_st._module import MAX_LANDMARKS, Stage1, Stage2
@@ -149,8 +150,7 @@ class VarSTTraining(VarSTStage1):
         if self._settings.likelihood == "nb":
             assert counts is not None
             tensors["counts"] = torch.as_tensor(np.nan_to_num(counts))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             self.module.stage1.initialise(x[:batch_size], measured[:batch_size])
         self._fit(
             Stage1(self.module),
@@ -238,8 +238,7 @@ class VarSTTraining(VarSTStage1):
         x, measured = module.standardize(expression)
         inputs = self._inputs(spots).rows(np.arange(spots.n_obs))
         fold = torch.as_tensor(folds.fold)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with local_seed(seed):
             smooth, strange = self._fit_smooth(inputs, x, fold)
         self._fit(
             Stage2(module),
@@ -306,7 +305,7 @@ class VarSTTraining(VarSTStage1):
         meta: dict[str, Any],
         **fit_kwargs: Any,
     ) -> None:
-        loader = row_batches(tensors, min(batch_size, len(tensors["expression"])))
+        loader = row_batches(tensors, min(batch_size, len(tensors["expression"])), seed=fit_kwargs["seed"])
         for parameter in self.module.stage1.parameters():
             parameter.requires_grad_(isinstance(stage, Stage1))
 
@@ -314,10 +313,10 @@ class VarSTTraining(VarSTStage1):
             return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
         number = 1 if isinstance(stage, Stage1) else 2
-        plan = MiniBatchPlan(stage, optimizer, n_steps=max_epochs * len(loader), meta=meta, prefix=f"stage{number}_")
+        plan = MiniBatchPlan(stage, optimizer, meta=meta, prefix=f"stage{number}_")
         history = fit(plan, loader, max_epochs=max_epochs, **fit_kwargs)
         self.history_ = {**(self.history_ if number == 2 else {}), **history}
-        self.module.eval()
+        self.module.eval().to(plan.trained_on)
 
     def _fit_smooth(self, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
         """Fit the smooth regression.
@@ -352,7 +351,7 @@ class VarSTTraining(VarSTStage1):
         folds: Folds,
     ) -> None:
         """Share of the smooth regression in the mean, by least squares on spots left out, and quantiles of the rest."""
-        module = self.module.cpu()
+        device, module = self.device, self.module.cpu()
         fold = torch.as_tensor(folds.fold)
         heads = [module.mean.left_out(a, b) for a, b in zip(inputs.split(1024), fold.split(1024), strict=True)]
         base = torch.lerp(torch.cat(heads), smooth, strange)
@@ -361,6 +360,7 @@ class VarSTTraining(VarSTStage1):
         module.smooth_share.copy_(share.clamp(0, 1))
         expected = module.restore(torch.lerp(base, smooth, module.smooth_share))
         module.residuals.fit((expression - expected).numpy(), folds.fold)
+        module.to(device)
 
 
 def _epochs(given: int | None, suggested: int, most: int) -> int:
