@@ -122,7 +122,7 @@ def score(mdata: MuData, latent: np.ndarray, seed: int) -> dict[str, float]:
     """Agreement of the domains, all representations being clustered in the same way into the true number."""
     mdata.obsm[REP] = latent
     spatial_domains(mdata, mdata.obs[TRUTH].nunique(), use_rep=REP, method="gmm", seed=seed)
-    return dict(score_labels(mdata.obs[TRUTH], mdata.obs["domain"]))
+    return dict(score_labels(mdata.obs[TRUTH], mdata.obs["spatial_domain"]))
 
 
 def evaluate(mdata: MuData, method: Method, seed: int, epochs: int | None) -> dict[str, float]:

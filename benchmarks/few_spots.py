@@ -28,7 +28,7 @@ def evaluate(mdata: MuData, n_pcs: int | None, seed: int) -> dict[str, float]:
     found = []
     for start in (2 * seed, 2 * seed + 1):
         spatial_domains(mdata, mdata.obs[TRUTH].nunique(), use_rep=REP, n_pcs=n_pcs, seed=start)
-        found.append(mdata.obs["domain"])
+        found.append(mdata.obs["spatial_domain"])
     return {
         "agreement": float(adjusted_rand_score(*found)),
         "ari": score_labels(mdata.obs[TRUTH], found[0])["ari"],

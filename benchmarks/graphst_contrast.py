@@ -45,7 +45,7 @@ def evaluate(dataset: str, arm: str, seed: int, held_out: bool) -> dict[str, flo
     spatial_domains(adata, adata.obs[TRUTH].nunique(), use_rep="z", seed=seed)
     found = {
         "macro_f1": probe["macro_f1"],
-        "ari": score_labels(adata.obs[TRUTH], adata.obs["domain"])["ari"],
+        "ari": score_labels(adata.obs[TRUTH], adata.obs["spatial_domain"])["ari"],
     }
     if held_out:
         table = evaluate_reconstruction(adata, {"it": arguments}, seeds=[seed], n_folds=2)

@@ -64,7 +64,7 @@ def measure_ours(n_obs: int, epochs: int, preset: str | None = "praga") -> dict[
         "s_epoch": float(np.median(np.diff(Clock.ticks))),
         "s_training": trained - start,
         "s_domains": done - trained,
-        "ari": adjusted_rand_score(adata.obs["truth"], adata.obs["domain"]),
+        "ari": adjusted_rand_score(adata.obs["truth"], adata.obs["spatial_domain"]),
     }
 
 

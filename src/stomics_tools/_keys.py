@@ -10,7 +10,11 @@ PCA = "X_pca"
 PROTEIN = "X_protein"
 LSI = "X_lsi"
 SMOOTH = "X_smooth"
-DOMAIN = "domain"
+DOMAIN = "spatial_domain"
+"""Column of the domains that were found."""
+
+TRUTH = "domain"
+"""Column of the true domains of simulated and public slices."""
 
 
 def latent(key: str, modality: str | None = None) -> str:

@@ -12,6 +12,22 @@ import pandas as pd
 from scipy import sparse
 
 
+def check_annotated(data: Any, *, argument: str = "adata", mudata: bool = True) -> None:
+    """Raise ``TypeError`` unless `data` is an AnnData, or a MuData where these are taken."""
+    from anndata import AnnData  # here, since metrics know arrays alone
+    from mudata import MuData
+
+    if isinstance(data, AnnData) or (mudata and isinstance(data, MuData)):
+        return
+    kinds = "AnnData or MuData" if mudata else "AnnData"
+    hint = ""
+    if isinstance(data, MuData):
+        hint = f" Give one of its modalities, such as `mdata[{next(iter(data.mod), 'rna')!r}]`."
+    elif hasattr(data, "adata"):
+        hint = " Give the data, such as `model.adata`."
+    raise TypeError(f"`{argument}` must be {kinds}, found {type(data).__name__}.{hint}")
+
+
 def check_key(key: str, available: Iterable[Any], *, argument: str, where: str) -> None:
     """Raise ``KeyError`` unless `key` is among the `available` keys of `where` (such as ``"adata.obsm"``)."""
     keys = list(available)

@@ -136,7 +136,7 @@ def test_praga_spike_as_in_python(place, tmp_path):
     model.train(2, seed=3, accelerator="cpu", enable_progress_bar=False)
     st.tl.spatial_domains(mdata, 4, use_rep="X_praga_spike", seed=3)
     np.testing.assert_array_equal(found.obsm["X_praga_spike"], mdata.obsm["X_praga_spike"])
-    assert found.obs["praga_spike_domain"].tolist() == mdata.obs["domain"].tolist()
+    assert found.obs["praga_spike_domain"].tolist() == mdata.obs["spatial_domain"].tolist()
     loaded = st.model.PRAGASpike.load(saved, mdata)
     np.testing.assert_array_equal(loaded.get_latent_representation(), mdata.obsm["X_praga_spike"])
 
@@ -155,7 +155,7 @@ def test_graphst_as_in_python(place, tmp_path):
     model.train(2, seed=3, accelerator="cpu", enable_progress_bar=False)
     np.testing.assert_array_equal(found.obsm["X_graphst"], adata.obsm["X_graphst"])
     st.tl.spatial_domains(adata, 3, use_rep="X_graphst", seed=3)
-    assert found.obs["graphst_domain"].tolist() == adata.obs["domain"].tolist()
+    assert found.obs["graphst_domain"].tolist() == adata.obs["spatial_domain"].tolist()
     loaded = st.model.GraphST.load(saved, adata)
     np.testing.assert_array_equal(loaded.get_latent_representation(), adata.obsm["X_graphst"])
 

@@ -28,7 +28,7 @@ def test_rna_and_protein_to_domains(data_dir, replicate):
     }.items():
         st.tl.praga_spike(mdata, modalities, key_added=name, train_kwargs=QUIET)
         st.tl.spatial_domains(mdata, 5, use_rep=f"X_{name}")
-        scores[name] = st.metrics.score_labels(rna.obs["gt"], mdata.obs["domain"])["ari"]
+        scores[name] = st.metrics.score_labels(rna.obs["gt"], mdata.obs["spatial_domain"])["ari"]
     assert scores["both"] > 0.96  # seeds gave .98 to 1; one line of smoothing .96
     assert max(scores["rna"], scores["protein"]) < 0.8  # neither modality tells all domains apart
 
@@ -68,7 +68,7 @@ def test_on_into_scanpy_and_squidpy(data_dir):
     sc.pp.neighbors(adata, use_rep="X_praga_spike")
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
     sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
-    sq.gr.nhood_enrichment(adata, cluster_key="domain", show_progress_bar=False, n_perms=20, seed=0)
+    sq.gr.nhood_enrichment(adata, cluster_key="spatial_domain", show_progress_bar=False, n_perms=20, seed=0)
     z = adata.uns["domain_nhood_enrichment"]["zscore"]
     assert (np.diag(z) > 0).all()  # domains hold together in space
 

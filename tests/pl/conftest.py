@@ -25,8 +25,8 @@ def slices() -> AnnData:
     large = 10.0 * np.stack(np.unravel_index(np.arange(30), (5, 6)), axis=1)
     adata = AnnData(np.ones((50, 3), dtype=np.float32))
     adata.obsm["spatial"] = np.vstack([small, large])
-    adata.obs["domain"] = np.array(["a", "b", "c"])[np.arange(50) % 3]
-    adata.obs["domain"] = adata.obs["domain"].astype("category")
+    adata.obs["spatial_domain"] = np.array(["a", "b", "c"])[np.arange(50) % 3]
+    adata.obs["spatial_domain"] = adata.obs["spatial_domain"].astype("category")
     adata.obs["slice"] = ["one"] * 20 + ["two"] * 30
     adata.obs["depth"] = np.arange(50.0)
     return adata

@@ -30,9 +30,9 @@ def test_every_spot_is_drawn_in_place_in_the_colour_of_its_domain(slices):
     xy, colors, _ = spots(ax)
     np.testing.assert_array_equal(xy, slices.obsm["spatial"])
     expected = dict(zip("abc", [to_hex(c) for c in palettes.default_20], strict=False))
-    assert colors == [expected[d] for d in slices.obs["domain"]]
+    assert colors == [expected[d] for d in slices.obs["spatial_domain"]]
     assert legend_of(ax) == expected
-    assert ax.get_title() == "domain"
+    assert ax.get_title() == "spatial_domain"
     assert ax.get_aspect() == 1.0
     low, high = ax.get_ylim()
     assert low > 40 > 0 > high  # downwards, with room for the outer circles
@@ -56,18 +56,18 @@ def test_a_panel_for_each_slice(slices):
 
 
 def test_stored_colours_are_used_also_for_unused_categories(slices):
-    slices.uns["domain_colors"] = ["#010203", "#040506", "#070809"]
-    part = slices[slices.obs["domain"] != "a"]  # a view keeps its categories
+    slices.uns["spatial_domain_colors"] = ["#010203", "#040506", "#070809"]
+    part = slices[slices.obs["spatial_domain"] != "a"]  # a view keeps its categories
     assert legend_of(pl.domains(part, show=False)) == {"b": "#040506", "c": "#070809"}
 
 
 def test_too_few_stored_colours_are_not_used(slices):
-    slices.uns["domain_colors"] = ["#010203"]
+    slices.uns["spatial_domain_colors"] = ["#010203"]
     assert "#010203" not in legend_of(pl.domains(slices, show=False)).values()
 
 
 def test_palette_wins_over_stored_colours(slices):
-    slices.uns["domain_colors"] = ["#010203", "#040506", "#070809"]
+    slices.uns["spatial_domain_colors"] = ["#010203", "#040506", "#070809"]
     expected = {"a": "#ff0000", "b": "#008000", "c": "#0000ff"}
     by_order = pl.domains(slices, palette=["red", "green", "blue"], show=False)
     by_name = pl.domains(slices, palette={"c": "blue", "b": "green", "a": "red"}, show=False)
@@ -82,13 +82,13 @@ def test_short_palette(slices, palette, message):
 
 @pytest.mark.parametrize(("n", "palette"), [(25, palettes.default_28), (60, palettes.default_102)])
 def test_many_domains_have_distinct_colours(n, palette):
-    adata = AnnData(np.ones((n, 1)), obs={"domain": [f"{i:03d}" for i in range(n)]})
+    adata = AnnData(np.ones((n, 1)), obs={"spatial_domain": [f"{i:03d}" for i in range(n)]})
     adata.obsm["spatial"] = np.random.default_rng(0).normal(size=(n, 2))
     assert list(legend_of(pl.domains(adata, show=False)).values()) == [to_hex(c) for c in palette[:n]]
 
 
 def test_missing_values_are_grey_and_in_the_legend(slices):
-    slices.obs.loc[slices.obs_names[:7], "domain"] = None
+    slices.obs.loc[slices.obs_names[:7], "spatial_domain"] = None
     ax = pl.domains(slices, show=False)
     assert spots(ax)[1][:7] == ["#d3d3d3"] * 7
     assert legend_of(ax)["missing"] == "#d3d3d3"
@@ -118,7 +118,7 @@ def test_on_given_axes(slices):
     assert pl.domains(slices, ax=right, show=False) is right
     assert not left.collections
     assert len(spots(right)[0]) == 50
-    with pytest.raises(ValueError, match="`ax`.*2 slices"):
+    with pytest.raises(ValueError, match="`ax`.*2 panels"):
         pl.domains(slices, batch_key="slice", ax=left)
 
 
@@ -147,15 +147,15 @@ def test_nothing_is_written(slices):
 
 def test_modalities_are_searched_and_fill_each_other_in(slices):
     first, second = slices[:30].copy(), slices[10:].copy()
-    first.uns["domain_colors"] = ["#010203", "#040506", "#070809"]
+    first.uns["spatial_domain_colors"] = ["#010203", "#040506", "#070809"]
     mdata = MuData({"rna": first, "protein": second})
     ax = pl.domains(mdata, show=False)
     xy, colors, _ = spots(ax)
     order = slices.obs_names.get_indexer(mdata.obs_names)
     np.testing.assert_array_equal(xy, slices.obsm["spatial"][order])
-    expected = dict(zip("abc", first.uns["domain_colors"], strict=True))
-    assert colors == [expected[d] for d in slices.obs["domain"].to_numpy()[order]]
-    mdata.obs["domain"] = "all"
+    expected = dict(zip("abc", first.uns["spatial_domain_colors"], strict=True))
+    assert colors == [expected[d] for d in slices.obs["spatial_domain"].to_numpy()[order]]
+    mdata.obs["spatial_domain"] = "all"
     assert list(legend_of(pl.domains(mdata, show=False))) == ["all"]
 
 
@@ -174,7 +174,7 @@ def test_edges_of_input(slices):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"color": "domian"}, "`color`: key 'domian' not found.*Did you mean 'domain'"),
+        ({"color": "spatial_domian"}, "`color`: key 'spatial_domian' not found.*Did you mean 'spatial_domain'"),
         ({"spatial_key": "xy"}, "`spatial_key`: key 'xy' not found"),
         ({"batch_key": "slide"}, "`batch_key`: key 'slide' not found"),
     ],

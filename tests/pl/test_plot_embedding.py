@@ -16,8 +16,8 @@ def adata() -> AnnData:
     rng = np.random.default_rng(0)
     group = np.arange(90) % 3
     adata = AnnData(np.ones((90, 2), dtype=np.float32), obsm={"X_z": rng.normal(size=(90, 5)) + 20 * group[:, None]})
-    adata.obs["domain"] = np.array(["a", "b", "c"])[group]
-    adata.obs["domain"] = adata.obs["domain"].astype("category")
+    adata.obs["spatial_domain"] = np.array(["a", "b", "c"])[group]
+    adata.obs["spatial_domain"] = adata.obs["spatial_domain"].astype("category")
     adata.obs["depth"] = rng.uniform(size=90)
     return adata
 
@@ -32,11 +32,11 @@ def test_groups_stay_together_and_nothing_is_written(adata: AnnData, method: str
     assert set(adata.obsm) == set(before.obsm)
     assert not adata.uns
     assert not adata.obsp
-    assert ax.get_title() == "domain"
+    assert ax.get_title() == "spatial_domain"
 
 
 def test_colors_of_the_object_axes_and_figure(adata: AnnData) -> None:
-    adata.uns["domain_colors"] = ["#ff0000", "#00ff00", "#0000ff"]
+    adata.uns["spatial_domain_colors"] = ["#ff0000", "#00ff00", "#0000ff"]
     _, ax = plt.subplots()
     figure = pl.embedding(adata, use_rep="X_z", title="latent", ax=ax, return_fig=True)
     assert figure is ax.get_figure()

@@ -87,12 +87,12 @@ def test_lines_are_pairs_of_a_slice_the_heaviest_last(results):
 
 
 def test_only_the_heaviest_edges(results):
-    results.uns["domain_colors"] = ["#010203", "#040506", "#070809"]
-    ax = pl.learned_graph(results, max_edges=1, color="domain", show=False)
+    results.uns["spatial_domain_colors"] = ["#010203", "#040506", "#070809"]
+    ax = pl.learned_graph(results, max_edges=1, color="spatial_domain", show=False)
     (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
     np.testing.assert_allclose(lines.get_segments(), [results.obsm["spatial"][[0, 30]]])
     assert ax.get_title() == "spatial graph, 1 heaviest of 4 edges"
-    assert colors(ax)[:3] == results.uns["domain_colors"]
+    assert colors(ax)[:3] == results.uns["spatial_domain_colors"]
 
 
 def test_graph_of_solid_tissue(results):
@@ -103,7 +103,7 @@ def test_graph_of_solid_tissue(results):
 
 
 def test_positions_are_aligned_slice_by_slice(results):
-    axes = pl.positions(results, color="domain", batch_key="slice", show=False)
+    axes = pl.positions(results, color="spatial_domain", batch_key="slice", show=False)
     assert [ax.get_title() for ax in axes[:3]] == ["one: true", "one: predicted, error 0.00", "one: dispersion"]
     for true, predicted, rows in ((axes[0], axes[1], slice(20)), (axes[3], axes[4], slice(20, 50))):
         np.testing.assert_allclose(circles(true).get_offsets(), results.obsm["spatial"][rows])
@@ -210,7 +210,7 @@ def test_prototypes_and_how_like_they_are(results):
 CALLS = {
     "modality_weights": lambda a, **k: pl.modality_weights(a, modalities=["rna"], **k),
     "learned_graph": lambda a, **k: pl.learned_graph(a, **k),
-    "positions": lambda a, **k: pl.positions(a, color="domain", **k),
+    "positions": lambda a, **k: pl.positions(a, color="spatial_domain", **k),
     "expression": lambda a, **k: pl.expression(a, "g0", **k),
     "intervals": lambda a, **k: pl.intervals(a, "g0", **k),
 }
@@ -240,9 +240,9 @@ def test_given_axes_and_nothing_written(results, name):
         (lambda a: pl.modality_weights(a, key="praga"), "`key`: key 'praga_modality_weights' not found"),
         (lambda a: pl.modality_weights(a, modalities=["rns"]), "`modalities`: key 'rns'.*Did you mean 'rna'"),
         (lambda a: pl.learned_graph(a, graph="rna"), "`graph`: key 'praga_spike_rna_connectivities' not found"),
-        (lambda a: pl.learned_graph(a, color="domian"), "`color`: key 'domian'"),
-        (lambda a: pl.positions(a, color="domain", key="predicted"), "`key`: key 'predicted' not found"),
-        (lambda a: pl.positions(a, color="domain", batch_key="slide"), "`batch_key`: key 'slide' not found"),
+        (lambda a: pl.learned_graph(a, color="spatial_domian"), "`color`: key 'spatial_domian'"),
+        (lambda a: pl.positions(a, color="spatial_domain", key="predicted"), "`key`: key 'predicted' not found"),
+        (lambda a: pl.positions(a, color="spatial_domain", batch_key="slide"), "`batch_key`: key 'slide' not found"),
         (lambda a: pl.expression(a, "g9"), "`genes`: key 'g9' not found"),
         (lambda a: pl.expression(a, "g1", layer="raw"), "`layer`: key 'raw' not found"),
         (lambda a: pl.intervals(a, "g1", key="var_s"), "`key`: key 'var_s' not found"),

@@ -37,6 +37,19 @@ def test_image_of_uns(resolution):
     np.testing.assert_array_equal(section.xy, GRID / 2)
 
 
+@pytest.mark.parametrize("other", [{"is_single": True}, {"is_single": False, "empty": None, "places": GRID}])
+def test_entries_without_images_are_no_libraries(other):
+    (section,) = match(None, uns={"spatial": {**other, "lib": visium()}})
+    assert section.slide.shape == (500, 400)
+
+
+@pytest.mark.parametrize("spatial", [{"is_single": False}, {"lib": None}, {"lib": {}}, GRID, np.arange(8.0), None])
+def test_something_else_in_uns_is_said_to_be_no_library(spatial):
+    with pytest.raises(ValueError, match=r"`adata.uns\['spatial'\]` holds no library") as error:
+        match(None, uns={"spatial": spatial})
+    assert len(str(error.value)) < 300
+
+
 def test_one_image_a_section():
     codes = np.arange(len(GRID)) % 2
     images = {"b": IMAGE[:500, :400], "a": IMAGE, "other": None}
@@ -56,9 +69,12 @@ def test_one_image_a_section():
     ("options", "message"),
     [
         ({"image": None}, "`image=None`: key 'spatial' not found in `adata.uns`"),
-        ({"image": None, "uns": {"spatial": {"a": {}, "b": {}}}}, "has the libraries ['a', 'b']. Name the column"),
         (
-            {"image": None, "uns": {"spatial": {"a": {}}}},
+            {"image": None, "uns": {"spatial": {"a": {"images": {}}, "b": {"images": {}}}}},
+            "has the libraries ['a', 'b']. Name the column",
+        ),
+        (
+            {"image": None, "uns": {"spatial": {"a": {"images": {}}}}},
             "key 'hires' not found in `adata.uns['spatial']['a']['images']`",
         ),
         (

@@ -70,7 +70,7 @@ def averaged(values, xy, n_hops) -> np.ndarray:
 def domains(latent, seed) -> np.ndarray:
     found = AnnData(obsm={"z": latent})
     st.tl.spatial_domains(found, 3, use_rep="z", n_starts=3, seed=seed)
-    return found.obs["domain"].to_numpy()
+    return found.obs["spatial_domain"].to_numpy()
 
 
 def compare(adata, models, seeds=2, **kwargs):

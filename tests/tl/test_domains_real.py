@@ -22,14 +22,14 @@ def cortex(data_dir):
 def test_cortex(cortex, n_hops, ari, nmi):
     a = smooth(cortex, "X_pca", n_hops=n_hops, copy=True)
     spatial_domains(a, 7, use_rep="X_smooth")
-    scores = score_labels(a.obs["layer"], a.obs["domain"])
+    scores = score_labels(a.obs["layer"], a.obs["spatial_domain"])
     assert scores["ari"] == pytest.approx(ari, abs=0.01)
     assert scores["nmi"] == pytest.approx(nmi, abs=0.01)
 
 
 def test_cortex_refined(cortex):
     spatial_domains(cortex, 7, use_rep="X_pca", refine=True)
-    scores = score_labels(cortex.obs["layer"], cortex.obs["domain"])
+    scores = score_labels(cortex.obs["layer"], cortex.obs["spatial_domain"])
     assert scores["ari"] == pytest.approx(0.466, abs=0.01)
     assert scores["nmi"] == pytest.approx(0.647, abs=0.01)
 
@@ -51,7 +51,7 @@ def test_simulation(data_dir, section, scale, n_hops, ari, nmi):
     a.obsm["both"] = np.column_stack([z / z.std() for z in (a.obsm["X_pca"], b.obsm["X_protein"])])
     smooth(a, "both", n_hops=n_hops)
     spatial_domains(a, 5, use_rep="X_smooth")
-    scores = score_labels(a.obs["gt"], a.obs["domain"])
+    scores = score_labels(a.obs["gt"], a.obs["spatial_domain"])
     assert scores["ari"] == pytest.approx(ari, abs=0.01)
     assert scores["nmi"] == pytest.approx(nmi, abs=0.01)
 
@@ -63,4 +63,4 @@ def test_cells_on_one_point(data_dir):
     rna(a, target_sum=1e4, n_comps=20)
     smooth(a, "X_pca")
     spatial_domains(a, 11, use_rep="X_smooth", n_starts=4)
-    assert score_labels(a.obs["region"], a.obs["domain"])["nmi"] == pytest.approx(0.565, abs=0.05)
+    assert score_labels(a.obs["region"], a.obs["spatial_domain"])["nmi"] == pytest.approx(0.565, abs=0.05)

@@ -35,21 +35,21 @@ def adata() -> AnnData:
 @pytest.mark.parametrize("method", ["gmm", "leiden"])
 def test_finds_the_stripes_and_names_them_by_size(adata, method):
     assert spatial_domains(adata, 3, use_rep="X", method=method) is None
-    domain = adata.obs["domain"]
+    domain = adata.obs["spatial_domain"]
     assert adjusted_rand_score(adata.obs["stripe"], domain) > 0.9
     assert domain.dtype == pd.CategoricalDtype(["0", "1", "2"])
     assert domain.value_counts().loc[["0", "1", "2"]].is_monotonic_decreasing
-    assert adata.uns["domain"]["params"]["n_found"] == 3
-    assert "bic" not in adata.uns["domain"]
+    assert adata.uns["spatial_domain"]["params"]["n_found"] == 3
+    assert "bic" not in adata.uns["spatial_domain"]
 
 
 def test_number_of_domains_by_the_criterion(adata):
     adata.obsm["X"] = adata.obsm["X"][:, :4]
     spatial_domains(adata, use_rep="X", max_domains=6)
-    assert adata.uns["domain"]["params"]["n_found"] == 3
-    assert adata.uns["domain"]["bic"].shape == (5,)
-    assert np.argmin(adata.uns["domain"]["bic"]) == 1
-    assert "n_domains" not in adata.uns["domain"]["params"]
+    assert adata.uns["spatial_domain"]["params"]["n_found"] == 3
+    assert adata.uns["spatial_domain"]["bic"].shape == (5,)
+    assert np.argmin(adata.uns["spatial_domain"]["bic"]) == 1
+    assert "n_domains" not in adata.uns["spatial_domain"]["params"]
 
 
 @pytest.mark.parametrize(("n_obs", "expected"), [(120, 5), (400, 8), (1049, 20), (3000, 20)])
@@ -58,7 +58,7 @@ def test_one_component_for_fifty_spots(n_obs, expected):
         obsm={"X": np.random.default_rng(0).normal(size=(n_obs, 30))}, obs=pd.DataFrame(index=map(str, range(n_obs)))
     )
     spatial_domains(a, 2, use_rep="X", n_starts=4)
-    assert a.uns["domain"]["params"]["n_pcs"] == expected
+    assert a.uns["spatial_domain"]["params"]["n_pcs"] == expected
 
 
 def test_few_spots_with_outliers_are_clustered_by_few_components():
@@ -72,7 +72,7 @@ def test_few_spots_with_outliers_are_clustered_by_few_components():
         scores = []
         for n_pcs in (None, 20):
             spatial_domains(a, 3, use_rep="X", n_pcs=n_pcs, seed=seed)
-            scores.append(adjusted_rand_score(truth, a.obs["domain"]))
+            scores.append(adjusted_rand_score(truth, a.obs["spatial_domain"]))
         assert scores[0] > scores[1] + 0.2
 
 
@@ -82,8 +82,8 @@ def test_refinement_is_the_majority_within_a_slice(adata, refine, n_neighbors):
     spatial_domains(adata, 3, use_rep="X", refine=refine, batch_key="slice", key_added="refined")
     codes = (adata.obs["slice"] == "q").to_numpy().astype(int)
     graph = spatial_knn(adata.obsm["spatial"], n_neighbors, codes)
-    expected = majority_labels(adata.obs["domain"].cat.codes.to_numpy().astype(int), graph)
-    assert (expected != adata.obs["domain"].cat.codes).any()
+    expected = majority_labels(adata.obs["spatial_domain"].cat.codes.to_numpy().astype(int), graph)
+    assert (expected != adata.obs["spatial_domain"].cat.codes).any()
     assert adjusted_rand_score(expected, adata.obs["refined"]) == 1
     assert adata.obs["slice"].cat.categories.tolist() == ["unused", "p", "q"]
 
@@ -94,13 +94,13 @@ def test_result_does_not_depend_on_order_or_storage(adata):
     order = np.random.default_rng(1).permutation(400)
     other = adata[order].copy()
     spatial_domains(other, 3, use_rep="X")
-    assert adjusted_rand_score(other.obs["domain"], adata.obs["domain"].iloc[order]) == 1
+    assert adjusted_rand_score(other.obs["spatial_domain"], adata.obs["spatial_domain"].iloc[order]) == 1
 
     for form in (lambda x: x.astype(np.float32), lambda x: pd.DataFrame(x, index=adata.obs_names).add_prefix("c")):
         other = adata.copy()
         other.obsm["X"] = form(adata.obsm["X"])
         spatial_domains(other, 3, use_rep="X")
-        assert other.obs["domain"].equals(adata.obs["domain"])
+        assert other.obs["spatial_domain"].equals(adata.obs["spatial_domain"])
 
 
 @pytest.mark.parametrize("method", ["gmm", "leiden"])
@@ -109,11 +109,12 @@ def test_same_seed_same_result_without_global_state(adata, method):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         first, second = (
-            spatial_domains(adata, 7, use_rep="X", method=method, seed=5, copy=True).obs["domain"] for _ in range(2)
+            spatial_domains(adata, 7, use_rep="X", method=method, seed=5, copy=True).obs["spatial_domain"]
+            for _ in range(2)
         )
     assert first.equals(second)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-    assert "domain" not in adata.obs
+    assert "spatial_domain" not in adata.obs
 
 
 @pytest.mark.parametrize("n_domains", [3, None])
@@ -122,12 +123,12 @@ def test_results_survive_a_file(adata, tmp_path, n_domains):
     backed = ad.read_h5ad(tmp_path / "plain.h5ad", backed="r")
     for a in (adata, backed):
         spatial_domains(a, n_domains, use_rep="X", refine=np.int64(6), max_domains=5, seed=np.int64(2))
-    assert backed.obs["domain"].equals(adata.obs["domain"])
+    assert backed.obs["spatial_domain"].equals(adata.obs["spatial_domain"])
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
-    assert back.obs["domain"].equals(adata.obs["domain"])
-    assert back.uns["domain"]["params"]["use_rep"] == "X"
-    assert back.uns["domain"]["params"]["refine"] == 6
+    assert back.obs["spatial_domain"].equals(adata.obs["spatial_domain"])
+    assert back.uns["spatial_domain"]["params"]["use_rep"] == "X"
+    assert back.uns["spatial_domain"]["params"]["refine"] == 6
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -136,26 +137,26 @@ def test_mudata(adata, tmp_path):
     mdata.obsm["X"], mdata.obsm["spatial"] = adata.obsm["X"], adata.obsm["spatial"]
     spatial_domains(mdata, 3, use_rep="X", refine=6)
     spatial_domains(adata, 3, use_rep="X", refine=6)
-    np.testing.assert_array_equal(mdata.obs["domain"], adata.obs["domain"])
+    np.testing.assert_array_equal(mdata.obs["spatial_domain"], adata.obs["spatial_domain"])
     mdata.write_h5mu(tmp_path / "a.h5mu")
     back = mudata.read_h5mu(tmp_path / "a.h5mu")
-    assert back.uns["domain"]["params"]["n_found"] == 3
+    assert back.uns["spatial_domain"]["params"]["n_found"] == 3
 
 
 @pytest.mark.filterwarnings("ignore::anndata.ImplicitModificationWarning")
 def test_a_view_becomes_its_own_object(adata):
     view = adata[adata.obs["stripe"] != 0]
     spatial_domains(view, 2, use_rep="X")
-    assert adjusted_rand_score(view.obs["stripe"], view.obs["domain"]) > 0.9
-    assert "domain" not in adata.obs
+    assert adjusted_rand_score(view.obs["stripe"], view.obs["spatial_domain"]) > 0.9
+    assert "spatial_domain" not in adata.obs
 
 
 def test_warns_of_another_number_than_asked_for(adata):
     adata.obsm["X"] = np.repeat(np.eye(3), [100, 140, 160], axis=0)
     with pytest.warns(UserWarning, match="`n_domains=6`: [345] domains were found"):
         spatial_domains(adata, 6, use_rep="X")
-    assert adata.uns["domain"]["params"]["n_domains"] == 6
-    assert adata.uns["domain"]["params"]["n_found"] == adata.obs["domain"].nunique()
+    assert adata.uns["spatial_domain"]["params"]["n_domains"] == 6
+    assert adata.uns["spatial_domain"]["params"]["n_found"] == adata.obs["spatial_domain"].nunique()
 
 
 def test_narrow_and_degenerate_representations(adata):
@@ -163,14 +164,14 @@ def test_narrow_and_degenerate_representations(adata):
     x = adata.obsm["X"][:, :3]
     adata.obsm["one"] = 100 * x[:, :1]
     spatial_domains(adata, 2, use_rep="one")
-    assert adjusted_rand_score(adata.obs["stripe"] == 0, adata.obs["domain"]) > 0.8
+    assert adjusted_rand_score(adata.obs["stripe"] == 0, adata.obs["spatial_domain"]) > 0.8
     adata.obsm["plain"], adata.obsm["rank"] = x, np.column_stack([x, x @ [1, 2, 3], np.ones(400), x])
     spatial_domains(adata, 3, use_rep="plain", key_added="plain")
     spatial_domains(adata, 3, use_rep="rank", key_added="rank")
     assert adjusted_rand_score(adata.obs["plain"], adata.obs["rank"]) > 0.95
     few = adata[[0, 1, 2, 200, 201, 202, 203]].copy()
     spatial_domains(few, 2, use_rep="X")
-    assert few.obs["domain"].nunique() == 2
+    assert few.obs["spatial_domain"].nunique() == 2
 
 
 def spoil_rep(a):
@@ -214,7 +215,7 @@ def test_errors_leave_the_object_alone(adata, spoil, arguments, error, message):
         spoil(adata)
     with pytest.raises(error, match=message):
         spatial_domains(adata, **{"n_domains": 3, "use_rep": "X", **arguments})
-    assert "domain" not in adata.obs
+    assert "spatial_domain" not in adata.obs
     assert not adata.uns
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
 from stomics_tools import pl
-from stomics_tools.pl._common import category_colors
+from stomics_tools.pl._palette import category_colors
 
 MAX_SLICES = 4
 

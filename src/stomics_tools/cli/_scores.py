@@ -18,8 +18,8 @@ def domains_alone(adata: AnnData, key: str, n_domains: int, *, seed: int) -> pd.
     values = np.asarray(adata.obsm[key])
     measured = np.isfinite(values).all(axis=1)
     part = AnnData(obs=adata.obs.loc[measured, []], obsm={key: values[measured]})
-    tl.spatial_domains(part, n_domains, use_rep=key, seed=seed)
-    return part.obs["domain"]
+    tl.spatial_domains(part, n_domains, use_rep=key, seed=seed, key_added="found")
+    return part.obs["found"]
 
 
 def score_table(

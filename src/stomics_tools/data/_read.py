@@ -46,9 +46,9 @@ def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
     _check_connected(modalities)
     batch, names = np.zeros(data.n_obs, dtype=np.int64), ["0"]
     if spec.batch_key is not None:
-        column, where = _find_column(data, spec.batch_key, kind)
+        column, where = find_column(data, spec.batch_key, kind)
         batch, names = _validate.check_slices(column, argument="batch_key", where=where)
-    coordinates = _read_coordinates(data, spec.spatial_key, kind, batch, names)
+    coordinates = read_coordinates(data, spec.spatial_key, kind, batch, names)
     graph_keys = dict(spec.feature_graph_keys or {})
     for name in graph_keys:
         _validate.check_option(name, list(spec.modalities), argument="feature_graph_keys")
@@ -194,9 +194,10 @@ def _check_connected(modalities: Mapping[str, Modality]) -> None:
         )
 
 
-def _read_coordinates(
+def read_coordinates(
     data: AnnData | MuData, key: str, kind: str, batch: np.ndarray, batch_names: list[str]
 ) -> np.ndarray:
+    """Coordinates ``(n_obs, 2 or 3)``, of the object itself or as its modalities agree on them."""
     if key in data.obsm or isinstance(data, AnnData):
         _validate.check_key(key, data.obsm, argument="spatial_key", where=f"{kind}.obsm")
         values, where = data.obsm[key], f"{kind}.obsm[{key!r}]"
@@ -235,7 +236,7 @@ def _join_coordinates(data: MuData, key: str) -> np.ndarray:
     return joined
 
 
-def _find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series, str]:
+def find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series, str]:
     """The column of `obs`, of the object itself or as its modalities agree on it."""
     if key in data.obs or isinstance(data, AnnData):
         _validate.check_key(key, data.obs, argument="batch_key", where=f"{kind}.obs")

@@ -177,7 +177,7 @@ def _add_labels(obs: pd.DataFrame, file: Path, spots: pd.Index) -> pd.DataFrame:
     labels = [line.strip() for line in labels if line.strip()]
     if len(labels) != len(spots):
         raise ValueError(f"`path`: '{file}' has {len(labels)} labels for {len(spots)} spots; one a line is needed.")
-    return obs.assign(**{_keys.DOMAIN: pd.Series(labels, index=spots, dtype="category")})
+    return obs.assign(**{_keys.TRUTH: pd.Series(labels, index=spots, dtype="category")})
 
 
 def _download(entry: PublicSlice) -> Path:

@@ -122,7 +122,7 @@ def simulate_multiomics(
 
     obs = pd.DataFrame(
         {
-            _keys.DOMAIN: _categorical(domain, n_domains, "domain"),
+            _keys.TRUTH: _categorical(domain, n_domains, "domain"),
             "slice": _categorical(np.repeat(np.arange(n_batches), sizes), n_batches, "slice"),
         },
         index=[f"slice{b}_spot{i}" for b, size in enumerate(sizes) for i in range(size)],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ def codebook_usage(
     *,
     key: str = "var_st",
     ax: Axes | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -37,6 +40,8 @@ def codebook_usage(
         Name of the results: the table is ``uns[key]["codebook"]``.
     ax
         Axes to draw on.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -69,4 +74,4 @@ def codebook_usage(
     ax.set_ylabel("share of the codes")
     ax.set_ylim(0, 1.1)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return finish([ax], show=show, return_fig=return_fig)
+    return finish([ax], save=save, show=show, return_fig=return_fig)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stomics_tools._validate import check_integer, check_key
-from stomics_tools.pl._common import category_colors, finish
+from stomics_tools.pl._common import finish
+from stomics_tools.pl._palette import Palette, category_colors
 
 _TITLES = {
     "ari": "ARI",
@@ -34,9 +36,10 @@ def compare_models(
     table: pd.DataFrame,
     *,
     metrics: Sequence[str] | None = None,
-    palette: Sequence[str] | Mapping[Any, str] | None = None,
+    palette: Palette | None = None,
     ncols: int = 4,
     ax: Axes | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -54,11 +57,13 @@ def compare_models(
         Columns to draw. Default: ARI, NMI, silhouette, stability, reconstruction error, time and memory, as far as the
         table has them. A column without any value is left out.
     palette
-        Colours of the models, in their order or by name.
+        Colours of the models, in their order or by name, or a colour map.
     ncols
         Panels in a row.
     ax
         Axes to draw on, for one metric.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -86,7 +91,7 @@ def compare_models(
     if ax is not None and len(drawn) > 1:
         raise ValueError(f"`ax` is one plot but there are {len(drawn)} metrics {drawn}. Name one in `metrics`.")
     names = table["model"].drop_duplicates().tolist()
-    colors = category_colors(names, stored=None, palette=palette)
+    colors = category_colors(names, palette=palette)
     diverged = table["error"].fillna("") != "" if "error" in table else pd.Series(False, index=table.index)
     labels = [_label(name, diverged[table["model"] == name]) for name in names]
     slanted = max(len(line) for label in labels for line in label.splitlines()) > 40 / len(names)
@@ -102,7 +107,7 @@ def compare_models(
             plt.setp(panel.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
         _scale(panel, table.loc[~diverged, metric].astype(np.float64).dropna(), metric)
         panel.spines[["top", "right"]].set_visible(False)
-    return finish(axes, show=show, return_fig=return_fig)
+    return finish(axes, save=save, show=show, return_fig=return_fig)
 
 
 def _scale(ax: Axes, values: pd.Series, metric: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from stomics_tools.pl._lookup import spot_coordinates
 from stomics_tools.pl._measured import chosen_genes, measured_genes, predicted_genes
 from stomics_tools.pl._paint import draw_key, number_scale, paint_numbers
 from stomics_tools.pl._panels import given_axes, slice_rows
-from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid
+from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid, slice_pictures
 
 Kind = Literal["tissue", "scatter"]
 _BLUE = "#0072b2"
@@ -36,8 +37,11 @@ def expression(
     shared_scale: bool = True,
     size: float = 1.0,
     cmap: str = "viridis",
+    img_key: str | None = None,
+    library_id: str | Mapping[str, str] | None = None,
     title: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -68,11 +72,18 @@ def expression(
         Diameter of a spot in units of the typical distance between neighbours.
     cmap
         Colour map. Spots in which a gene was not measured are grey.
+    img_key
+        Image of ``uns["spatial"][library]["images"]`` to be drawn below the spots: ``"hires"`` or ``"lowres"``. A smaller
+        `size` shows more of it. Default: none, and with `library_id` the one in the higher resolution.
+    library_id
+        Library of the image, or the library of each slice. Default: the one of the name of the slice, else the only one.
     title
         Title of the plot.
     ax
         Axes to draw on, one for each panel: measured and predicted (of ``"scatter"``: one), gene by gene, the slices of
         the first gene first.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -95,27 +106,32 @@ def expression(
     measured = measured_genes(adata, layer, key, names)
     slices = slice_rows(adata, batch_key, otherwise="")
     rows_of = [
-        (f"{gene}, {part}" if part else gene, i, rows) for i, gene in enumerate(names) for part, rows in slices.items()
+        (f"{gene}, {part}" if part else gene, i, part, rows)
+        for i, gene in enumerate(names)
+        for part, rows in slices.items()
     ]
     labels = [label for label, *_ in rows_of]
     if kind == "scatter":
+        if img_key is not None or library_id is not None:
+            raise ValueError("`img_key` and `library_id` have no effect with `kind='scatter'`. Leave them out.")
         axes = given_axes(ax, len(rows_of), what=", ".join(labels)) or panel_grid(
             [False] * len(rows_of), 4, 0, panel=(3.4, 3.4)
         )
-        for panel, (label, i, rows) in zip(axes, rows_of, strict=True):
+        for panel, (label, i, _, rows) in zip(axes, rows_of, strict=True):
             _scatter(panel, measured[rows, i], predicted[rows, i])
             panel.set_title(f"{label}, r = {_pearson(measured[rows, i], predicted[rows, i]):.2f}")
     else:
         xyz = spot_coordinates(adata, spatial_key, argument="spatial_key")
+        pictures = slice_pictures(adata, slices, img_key=img_key, library_id=library_id, batch_key=batch_key)
         solid = [is_solid(xyz[rows]) for *_, rows in rows_of for _ in range(2)]
         given = given_axes(ax, 2 * len(rows_of), what="measured and predicted of " + ", ".join(labels))
         axes = given or panel_grid(solid, 2, 1, panel=(3.6, 3.6))
-        for left, right, (label, i, rows) in zip(axes[::2], axes[1::2], rows_of, strict=True):
+        for left, right, (label, i, part, rows) in zip(axes[::2], axes[1::2], rows_of, strict=True):
             values = [measured[rows, i], predicted[rows, i]]
             shared = number_scale(np.concatenate(values), cmap)
             scales = [shared, shared] if shared_scale else [number_scale(v, cmap) for v in values]
             for panel, value, scale in zip((left, right), values, scales, strict=True):
-                draw_spots(panel, xyz[rows], paint_numbers(value, scale), size)
+                draw_spots(panel, xyz[rows], paint_numbers(value, scale), size, picture=pictures.get(part))
             left.set_title(f"{label}, measured")
             right.set_title(f"predicted, r = {_pearson(*values):.2f}")
             for panels, scale in (
@@ -124,7 +140,7 @@ def expression(
                 draw_key(scale, panels, label="expression", heading=None, beside=right)
     if title is not None:
         root_figure(axes[0]).suptitle(title)
-    return finish(axes, show=show, return_fig=return_fig)
+    return finish(axes, save=save, show=show, return_fig=return_fig)
 
 
 def _pearson(measured: np.ndarray, predicted: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,6 +22,7 @@ def firing_rates(
     *,
     title: str | None = None,
     ax: Axes | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -36,6 +38,8 @@ def firing_rates(
         Title of the plot.
     ax
         Axes to draw on.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -70,7 +74,7 @@ def firing_rates(
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     if title is not None:
         ax.set_title(title, pad=28)
-    return finish([ax], show=show, return_fig=return_fig)
+    return finish([ax], save=save, show=show, return_fig=return_fig)
 
 
 def _label(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ def history(
     *,
     keys: Sequence[str] | None = None,
     ax: Axes | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -33,6 +35,8 @@ def history(
         Names to draw. Default: every one that ends in ``"loss"``, or all if none does.
     ax
         Axes to draw on.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -66,4 +70,4 @@ def history(
         ax.set_ylabel(keys[0].replace("_", " "))
     else:
         ax.legend(frameon=False)
-    return finish([ax], show=show, return_fig=return_fig)
+    return finish([ax], save=save, show=show, return_fig=return_fig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def intervals(
     ncols: int = 3,
     title: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -54,6 +56,8 @@ def intervals(
         Title of the plot.
     ax
         Axes to draw on: one, or one for each panel, the slices of the first gene first.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -95,7 +99,7 @@ def intervals(
     axes[0].legend(frameon=False, fontsize="small", loc="upper left")
     if title is not None:
         root_figure(axes[0]).suptitle(title)
-    return finish(axes, show=show, return_fig=return_fig)
+    return finish(axes, save=save, show=show, return_fig=return_fig)
 
 
 def _draw(ax: Axes, low: np.ndarray, mean: np.ndarray, high: np.ndarray, seen: np.ndarray) -> None:

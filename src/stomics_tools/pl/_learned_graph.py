@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
@@ -20,11 +21,13 @@ from scipy import sparse
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_integer, check_key
-from stomics_tools.pl._common import MISSING, finish, root_figure
-from stomics_tools.pl._lookup import obs_column, spot_coordinates, stored_colors
-from stomics_tools.pl._paint import draw_key, legend_margin, paint
+from stomics_tools.pl._color import color_values
+from stomics_tools.pl._common import finish, root_figure
+from stomics_tools.pl._lookup import spot_coordinates
+from stomics_tools.pl._paint import check_palette, draw_key, legend_margin, paint
+from stomics_tools.pl._palette import MISSING, Palette
 from stomics_tools.pl._panels import given_axes, slice_rows
-from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid, pitch
+from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid, pitch, slice_pictures
 
 _PANEL_POINTS = 230
 """Width of a panel, in points of print."""
@@ -32,20 +35,24 @@ _PANEL_POINTS = 230
 
 def learned_graph(
     adata: AnnData | MuData,
+    color: str | None = None,
     *,
     key: str = "praga_spike",
     graph: str = "spatial",
-    color: str | None = None,
+    layer: str | None = None,
     max_edges: int | None = None,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     size: float = 0.5,
     width: float = 1.0,
-    palette: Sequence[str] | Mapping[Any, str] | None = None,
-    cmap: str = "viridis_r",
+    palette: Palette | None = None,
+    cmap: str | Colormap = "viridis_r",
+    img_key: str | None = None,
+    library_id: str | Mapping[str, str] | None = None,
     ncols: int = 4,
     title: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -58,12 +65,14 @@ def learned_graph(
     ----------
     adata
         Object with the results of :class:`~stomics_tools.model.PRAGASpike` or :class:`~stomics_tools.model.GraphST`.
+    color
+        Column of ``obs``, or a gene, that colours the spots. Default: grey.
     key
         Name of the results: the graph is ``obsp[f"{key}_{graph}_connectivities"]``.
     graph
         ``"spatial"``, or the name of a modality: the graph of spots with like neighbourhoods in it, whose lines are long.
-    color
-        Column of ``obs`` that colours the spots. Default: grey.
+    layer
+        Layer of the expression of a gene, as for :func:`~stomics_tools.pl.domains`.
     max_edges
         Lines of a panel: only the heaviest are drawn. Default: three a spot.
     spatial_key
@@ -75,9 +84,14 @@ def learned_graph(
     width
         Width of the lines, in units of a tenth of that distance.
     palette
-        Colours of the categories of `color`, in their order or by name.
+        Colours of the categories of `color`, in their order or by name, or a colour map.
     cmap
         Colour map of the weights.
+    img_key
+        Image of ``uns["spatial"][library]["images"]`` to be drawn below the spots: ``"hires"`` or ``"lowres"``. A smaller
+        `size` shows more of it. Default: none, and with `library_id` the one in the higher resolution.
+    library_id
+        Library of the image, or the library of each slice. Default: the one of the name of the slice, else the only one.
     ncols
         Panels in a row.
     title
@@ -85,6 +99,8 @@ def learned_graph(
         lines are drawn, their number.
     ax
         Axes to draw on: one, or one for each slice.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -111,7 +127,12 @@ def learned_graph(
     rgba: np.ndarray | None = None
     legend: Any = []
     if color is not None:
-        rgba, legend = paint(obs_column(adata, color, argument="color"), stored_colors(adata, color), palette, None)
+        values = color_values(adata, [color], layer=layer)
+        check_palette(values, palette, None)
+        rgba, legend = paint(adata, color, values[color], palette)
+    elif palette is not None or layer is not None:
+        raise ValueError("`palette` and `layer` are for the spots of a `color`. Give one, or leave them out.")
+    pictures = slice_pictures(adata, panels, img_key=img_key, library_id=library_id, batch_key=batch_key)
     given = given_axes(ax, len(panels), what=", ".join(panels))
     graphs = {part: sparse.csr_matrix(adata.obsp[name])[rows][:, rows] for part, rows in panels.items()}
     pairs = {part: _pairs(own) for part, own in graphs.items()}
@@ -126,7 +147,7 @@ def learned_graph(
     for panel, (part, rows) in zip(axes, panels.items(), strict=True):
         own, (i, j, weight) = xyz[rows], (values[-most[part] :] for values in pairs[part])
         colors = np.full(len(rows), MISSING) if rgba is None else rgba[rows]
-        draw_spots(panel, own, colors, size)
+        draw_spots(panel, own, colors, size, picture=pictures.get(part))
         _draw_lines(panel, np.stack([own[i], own[j]], axis=1), scale.to_rgba(weight), width * pitch(own) / 10)
         n_all = len(pairs[part][2])
         count = f", {len(weight):,} heaviest of {n_all:,} edges" if len(weight) < n_all else ""
@@ -136,7 +157,7 @@ def learned_graph(
     draw_key(scale, axes, label="weight of the edge", extend="both", heading=None, beside=axes[-1])
     if color is not None:
         draw_key(legend, axes, label=color, heading=color, beside=axes[-1])
-    return finish(axes, show=show, return_fig=return_fig)
+    return finish(axes, save=save, show=show, return_fig=return_fig)
 
 
 def _norm(weights: np.ndarray) -> Normalize:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from scipy.spatial.distance import squareform
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_integer
-from stomics_tools.pl._common import category_colors, finish, root_figure
+from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import spot_coordinates
 from stomics_tools.pl._paint import draw_key, legend_margin, number_scale
+from stomics_tools.pl._palette import Palette, category_colors
 from stomics_tools.pl._panels import given_axes, slice_rows
-from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid
+from stomics_tools.pl._tissue import draw_spots, is_solid, panel_grid, slice_pictures
 
 
 def prototypes(
@@ -31,10 +33,13 @@ def prototypes(
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     size: float = 1.0,
-    palette: Sequence[str] | Mapping[int, str] | None = None,
+    palette: Palette | None = None,
+    img_key: str | None = None,
+    library_id: str | Mapping[str, str] | None = None,
     ncols: int = 4,
     title: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
+    save: str | Path | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
@@ -58,13 +63,20 @@ def prototypes(
     size
         Diameter of a spot in units of the typical distance between neighbours.
     palette
-        Colours of the prototypes, in their order or by number.
+        Colours of the prototypes, in their order or by number, or a colour map.
+    img_key
+        Image of ``uns["spatial"][library]["images"]`` to be drawn below the spots: ``"hires"`` or ``"lowres"``. A smaller
+        `size` shows more of it. Default: none, and with `library_id` the one in the higher resolution.
+    library_id
+        Library of the image, or the library of each slice. Default: the one of the name of the slice, else the only one.
     ncols
         Panels in a row.
     title
         Title of the plot.
     ax
         Axes to draw on, one for each panel.
+    save
+        File to write the figure to; its ending tells the format.
     show
         Show the plot instead of returning it. Default: ``scanpy.settings.autoshow``.
     return_fig
@@ -86,11 +98,12 @@ def prototypes(
     xyz = spot_coordinates(data, spatial_key, argument="spatial_key")
     slices = slice_rows(data, batch_key, otherwise="prototypes")
     given = given_axes(ax, len(slices) + 1, what=", ".join([*slices, "likeness"]))
+    pictures = slice_pictures(data, slices, img_key=img_key, library_id=library_id, batch_key=batch_key)
     own = model.get_prototypes(data, n_prototypes=n_prototypes)
     likeness = _likeness(model.get_latent_representation(data), own)
     order = _alike_together(likeness)
     names = list(range(len(likeness)))
-    colors = np.array(category_colors(names, stored=None, palette=palette))
+    colors = np.array(category_colors(names, palette=palette))
     sizes = np.bincount(own)
     legend = [
         Line2D([], [], linestyle="", marker="o", color=colors[k], label=f"{k} ({sizes[k]:,} spots)") for k in names
@@ -99,7 +112,7 @@ def prototypes(
     solid = [*(is_solid(xyz[rows]) for rows in slices.values()), False]
     axes = given or panel_grid(solid, ncols, 1 + legend_margin(legend))
     for panel, (name, rows) in zip(axes[:-1], slices.items(), strict=True):
-        draw_spots(panel, xyz[rows], colors[own[rows]], size)
+        draw_spots(panel, xyz[rows], colors[own[rows]], size, picture=pictures.get(name))
         panel.set_title(name)
     draw_key(legend, axes, label="prototype", heading="prototype", beside=axes[-2])
     scale = number_scale([-1, 1], "RdBu_r")
@@ -113,7 +126,7 @@ def prototypes(
     draw_key(scale, [heat], label="cosine", heading=None, beside=heat)
     if title is not None:
         root_figure(heat).suptitle(title)
-    return finish(axes, show=show, return_fig=return_fig)
+    return finish(axes, save=save, show=show, return_fig=return_fig)
 
 
 def _likeness(latent: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -1,15 +1,85 @@
-"""Spots as circles on the tissue."""
+"""Spots as circles on the tissue, and the image of the tissue below them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from mpl_toolkits.mplot3d import Axes3D
+from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
+
+from stomics_tools.data._libraries import image_libraries, stored_image
+from stomics_tools.pl._lookup import holders
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Image of a slice ``(height, width)`` or ``(height, width, 3 or 4)``, `scale` pixels per unit of coordinates."""
+
+    pixels: np.ndarray
+    scale: float
+
+    def draw(self, ax: Axes) -> None:
+        """Draw the image in the coordinates of the spots, the centre of its first pixel at the origin."""
+        if isinstance(ax, Axes3D):
+            raise ValueError("`img_key`: the spots fill three dimensions, and an image is flat. Leave it out.")
+        height, width = self.pixels.shape[:2]
+        extent = tuple(edge / self.scale for edge in (-0.5, width - 0.5, height - 0.5, -0.5))
+        ax.imshow(self.pixels, extent=extent, cmap="gray", zorder=0)  # type: ignore[arg-type]
+
+
+def slice_pictures(
+    adata: AnnData | MuData,
+    slices: Iterable[str],
+    *,
+    img_key: str | None,
+    library_id: str | Mapping[str, str] | None,
+    batch_key: str | None,
+) -> dict[str, Picture]:
+    """Image of each slice, of the library that has its name, or of the only one; empty if none is asked for.
+
+    Raises
+    ------
+    KeyError
+        If there is no such library or image.
+    ValueError
+        If it is not clear which library is meant, or what is stored is no image.
+    """
+    if img_key is None and library_id is None:
+        return {}
+    argument = "img_key" if library_id is None else "library_id"
+    uns = next((part.uns for part in holders(adata).values() if "spatial" in part.uns), adata.uns)
+    libraries = image_libraries(uns, argument=argument)
+    pictures = {}
+    for name in slices:
+        library = library_id.get(name, name) if isinstance(library_id, Mapping) else library_id
+        if library is None:
+            library = name if batch_key is not None and name in libraries else None
+        if library is None:
+            if len(libraries) > 1:
+                hint = (
+                    f"its slice {name!r} is none of them" if batch_key else "name the column of slices as `batch_key`"
+                )
+                raise ValueError(
+                    f"`{argument}`: `adata.uns['spatial']` has the libraries {list(libraries)}; {hint}. "
+                    "Give `library_id`."
+                )
+            (library,) = libraries
+        pixels, scale, where = stored_image(libraries, library, img_key, argument=argument)
+        pixels = np.asarray(pixels)
+        if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+            raise ValueError(
+                f"`{argument}`: `{where}` must have shape (height, width) or (height, width, 3 or 4), "
+                f"found {pixels.shape}."
+            )
+        pictures[name] = Picture(pixels, scale)
+    return pictures
 
 
 def is_solid(xyz: np.ndarray) -> bool:
@@ -40,11 +110,21 @@ def pitch(xyz: np.ndarray) -> float:
     return float(np.median(distances))
 
 
-def draw_spots(ax: Axes, xyz: np.ndarray, rgba: np.ndarray, size: float, *, unit: float | None = None) -> None:
+def draw_spots(
+    ax: Axes,
+    xyz: np.ndarray,
+    rgba: np.ndarray,
+    size: float,
+    *,
+    unit: float | None = None,
+    picture: Picture | None = None,
+) -> None:
     """Draw circles of colours `rgba` ``(n_obs, 4)``, as wide as `size` times the distance between neighbours.
 
-    `unit` is the distance to be used in place of that.
+    `unit` is the distance to be used in place of that. A `picture` is drawn below them.
     """
+    if picture is not None:
+        picture.draw(ax)
     if unit is None:
         unit = pitch(xyz if isinstance(ax, Axes3D) else xyz[:, :2])
     if isinstance(ax, Axes3D):

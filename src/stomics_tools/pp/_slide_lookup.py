@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from stomics_tools._validate import check_key, check_number
+from stomics_tools.data._libraries import image_libraries, stored_image
 from stomics_tools.pp._slides import Slide, open_slide
 
 _CORNER = 0.25  # of both sides of an image: spots that all lie within may be in other units
@@ -92,8 +93,7 @@ def _positive(value: float | Mapping[str, float], name: str | None, argument: st
 
 def _stored_image(adata: AnnData, name: str | None) -> tuple[Any, float, str]:
     """Image that squidpy and scanpy keep in ``uns``, its scale and where it was."""
-    check_key("spatial", adata.uns, argument="image=None", where="adata.uns")
-    libraries = adata.uns["spatial"]
+    libraries = image_libraries(adata.uns, argument="image=None")
     if name is None:
         if len(libraries) != 1:
             raise ValueError(
@@ -101,15 +101,7 @@ def _stored_image(adata: AnnData, name: str | None) -> tuple[Any, float, str]:
                 "Name the column of `adata.obs` that tells them apart as `section_key`, or give `image`."
             )
         (name,) = libraries
-    check_key(name, libraries, argument="image=None", where="adata.uns['spatial']")
-    images = libraries[name].get("images", {})
-    resolution = "lowres" if "lowres" in images and "hires" not in images else "hires"
-    where = f"adata.uns['spatial'][{name!r}]"
-    check_key(resolution, images, argument="image=None", where=f"{where}['images']")
-    factors = libraries[name].get("scalefactors", {})
-    factor = f"tissue_{resolution}_scalef"
-    check_key(factor, factors, argument="image=None", where=f"{where}['scalefactors']")
-    return images[resolution], float(factors[factor]), f"{where}['images'][{resolution!r}]"
+    return stored_image(libraries, name, None, argument="image=None")
 
 
 def _check_positions(xy: np.ndarray, shape: tuple[int, int], scale: float | None, argument: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from sklearn.decomposition import PCA
 from stomics_tools import _keys
 from stomics_tools._mixture import bic_curve, fit_tied_mixture
 from stomics_tools._params import plain_params
-from stomics_tools._validate import check_integer, check_option
-from stomics_tools.data._lookup import representation, spatial_graph
+from stomics_tools._validate import check_annotated, check_integer, check_option
+from stomics_tools.data._lookup import found_representation, representation, spatial_graph
 from stomics_tools.tl._leiden import leiden_at, require_igraph
 from stomics_tools.tl._refine import majority_labels
 
@@ -31,7 +32,7 @@ def spatial_domains(
     adata: AnnData | MuData,
     n_domains: int | None = None,
     *,
-    use_rep: str,
+    use_rep: str | None = None,
     method: str = "gmm",
     refine: bool | int = False,
     n_pcs: int | None = None,
@@ -40,7 +41,7 @@ def spatial_domains(
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     seed: int = 0,
-    key_added: str = _keys.DOMAIN,
+    key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Partition the spots into spatial domains by clustering a representation of them.
@@ -56,6 +57,7 @@ def spatial_domains(
         most tissue. The number is a suggestion: with more smoothing it rises.
     use_rep
         Key of the representation in ``obsm``, ``(n_obs, any)``; its first `n_pcs` principal components are clustered.
+        Default: the latent representation of the model that wrote its results, if only one did.
     method
         ``"gmm"``, a Gaussian mixture whose components share one covariance (the model EEE of mclust), or ``"leiden"``
         on the 15 nearest neighbours, which needs the extra ``stomics-tools[leiden]``.
@@ -72,13 +74,15 @@ def spatial_domains(
     max_domains
         Largest number of domains considered where `n_domains` is not given.
     spatial_key
-        Key of the coordinates in ``obsm``, used if `refine` is set.
+        Key of the coordinates in ``obsm``, used if `refine` is set. Of a MuData its modalities are searched as well.
     batch_key
-        Column of ``obs`` that tells the slices apart, used if `refine` is set. Domains are shared by all slices.
+        Column of ``obs`` that tells the slices apart, searched for alike, used if `refine` is set. Domains are shared by
+        all slices.
     seed
         Seed of everything random.
     key_added
-        Where results are written.
+        Where results are written. Default: ``"spatial_domain"``, and a column of that name that this function did not
+        write is never replaced; a column that is named here is.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -98,8 +102,10 @@ def spatial_domains(
     KeyError
         If `use_rep`, `spatial_key` or `batch_key` does not exist.
     ValueError
-        If the representation has missing values or does not vary, if there are fewer spots than domains, or if a slice
-        has too few spots to refine.
+        If the representation has missing values or does not vary, if there are fewer spots than domains, if a slice
+        has too few spots to refine, or if ``obs["spatial_domain"]`` is something else and `key_added` is not given.
+    TypeError
+        If `adata` is no annotated data, such as a model.
 
     Warns
     -----
@@ -107,7 +113,9 @@ def spatial_domains(
         If another number of domains was found than asked for: Leiden jumps over some numbers (the nearest one met is
         kept), a component of the mixture can end up without spots, and refinement can dissolve a domain.
     """
+    check_annotated(adata)
     check_option(method, ("gmm", "leiden"), argument="method")
+    key_added = _free_key(adata) if key_added is None else key_added
     if n_pcs is not None:
         check_integer(n_pcs, argument="n_pcs")
     if n_starts is not None:
@@ -117,6 +125,7 @@ def spatial_domains(
         check_integer(n_domains, argument="n_domains", minimum=2)
     if method == "leiden":
         require_igraph()
+    use_rep = found_representation(adata) if use_rep is None else use_rep
     x = representation(adata, use_rep)
     if n_domains is not None and n_domains > len(x):
         raise ValueError(f"`n_domains={n_domains}` domains cannot be made of {len(x)} spots. Lower `n_domains`.")
@@ -179,6 +188,21 @@ def spatial_domains(
         deep=f"added\n    `obs[{key_added!r}]`, {n_found} domains (categorical)\n    `uns[{key_added!r}]`, parameters",
     )
     return adata if copy else None
+
+
+def _free_key(adata: AnnData | MuData) -> str:
+    """The default key, if what is there under it was written by this function."""
+    key = _keys.DOMAIN
+    record = adata.uns.get(key)
+    params = record.get("params") if isinstance(record, Mapping) else None
+    is_own = isinstance(params, Mapping) and "stomics_tools_version" in params and "n_found" in params
+    for place, there in ((f"adata.obs[{key!r}]", key in adata.obs), (f"adata.uns[{key!r}]", record is not None)):
+        if there and not is_own:
+            raise ValueError(
+                f"`key_added`: `{place}` is there and was not written by `tl.spatial_domains`. Name another column, or "
+                f"replace this one by `key_added={key!r}`."
+            )
+    return key
 
 
 def principal_axes(x: np.ndarray, n_components: int, *, seed: int = 0) -> np.ndarray:
