@@ -198,8 +198,7 @@ def test_functions_on_data(thing):
 @each({name: f for name, f in FUNCTIONS.items() if name.startswith("pl.")})
 def test_plots_return_as_scanpy_does(thing):
     parameters = inspect.signature(thing).parameters
-    assert {"ax", "show", "return_fig"} <= set(parameters)
-    assert "save" not in parameters
+    assert {"ax", "save", "show", "return_fig"} <= set(parameters)
     assert 1 <= len(positional(thing)) <= 2
 
 
