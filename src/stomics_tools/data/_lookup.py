@@ -11,6 +11,7 @@ from scipy import sparse
 
 from stomics_tools._validate import check_finite, check_integer, check_key, check_slices
 from stomics_tools.data._graphs import check_batch_sizes, spatial_knn
+from stomics_tools.data._matrix import open_matrix
 from stomics_tools.data._read import find_column, read_coordinates
 
 
@@ -20,14 +21,9 @@ def representation(data: AnnData | MuData, key: str, *, argument: str = "use_rep
     Raises ``KeyError`` if there is none of that name, ``ValueError`` if it is not a finite numeric matrix.
     """
     check_key(key, data.obsm.keys(), argument=argument, where="adata.obsm")
-    values = data.obsm[key]
     where = f"adata.obsm[{key!r}]"
-    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)  # n_features wide, never n_obs
-    if values.ndim != 2 or not values.shape[1] or values.dtype.kind not in "iufb":
-        raise ValueError(
-            f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, n_features), "
-            f"found shape {values.shape} and dtype {values.dtype}."
-        )
+    values = open_matrix(data.obsm[key], argument=argument, where=where)
+    values = np.asarray(values.toarray() if sparse.issparse(values) else values)  # n_features wide, never n_obs
     check_finite(values, argument=argument, where=where)
     return values.astype(np.float64)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools._validate import check_key
+from stomics_tools.data._matrix import open_matrix
 from stomics_tools.pl._lookup import holders, join_by_name, obs_column
 
 _SHOWN = 40
@@ -130,9 +130,7 @@ def _expression(part: AnnData, gene: str, layer: str | None, use_raw: bool | Non
         raise ValueError(
             f"`color`: the gene {gene!r} is there {len(columns)} times. Call `{where}.var_names_make_unique()` first."
         )
-    column: Any = matrix[:, columns]
-    if hasattr(column, "compute"):
-        column = column.compute()
+    column = open_matrix(matrix[:, columns], argument="color", where=f"expression of {gene!r} in {where}")
     return np.asarray(column.toarray() if sparse.issparse(column) else column, dtype=np.float64).ravel()
 
 
