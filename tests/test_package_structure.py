@@ -148,6 +148,7 @@ ON_DATA = {
     for name, f in ON_DATA.items()
     if "AnnData" in str(next(iter(inspect.signature(f).parameters.values())))
     and "DataFrame" not in str(inspect.signature(f).return_annotation)  # those write nothing
+    and "path" not in inspect.signature(f).parameters  # those write a file
 }
 
 

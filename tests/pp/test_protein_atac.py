@@ -7,9 +7,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from stomics_tools.data._recipe import centred_log_ratio, inverse_document_frequency, tf_idf
 from stomics_tools.pp import atac, protein
-from stomics_tools.pp._atac import tf_idf
-from stomics_tools.pp._protein import centred_log_ratio
 
 
 @pytest.fixture
@@ -59,7 +58,9 @@ def test_lsi_by_the_formula(counts):
     part = x[keep_rows][:, keep_columns]
     weighted = (part / part.sum(1, keepdims=True)) * (len(x) / part.sum(0))
     weighted = np.log1p(1e4 * weighted / weighted.sum(1, keepdims=True))
-    np.testing.assert_allclose(tf_idf(sparse.csr_matrix(counts)).toarray()[np.ix_(keep_rows, keep_columns)], weighted)
+    matrix = sparse.csr_matrix(counts)
+    got = tf_idf(matrix, inverse_document_frequency(matrix)).toarray()
+    np.testing.assert_allclose(got[np.ix_(keep_rows, keep_columns)], weighted)
 
     a = AnnData(sparse.csr_matrix(counts))
     atac(a, n_comps=8)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from anndata import AnnData
 from scanpy import logging as logg
 from scipy import sparse
@@ -16,6 +19,12 @@ from sklearn.decomposition import PCA
 from stomics_tools._params import plain_params
 from stomics_tools._validate import check_counts
 from stomics_tools.data import expression_matrix
+from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._origin import where_counts_are
+from stomics_tools.data._recipe import ENTRY, Recipe
+
+_CURE = " Name the layer that holds the raw counts."
+_LEAST_SHARE = 0.9  # of the counts of `obs["total_counts"]`; less says that genes were left out since
 
 
 def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> tuple[sparse.csr_matrix, str]:
@@ -26,19 +35,73 @@ def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> 
     """
     values, where = expression_matrix(adata, layer)
     counts = sparse.csr_matrix(values)
-    check_counts(counts, argument="layer", where=where, integer=integer)
+    try:
+        check_counts(counts, argument="layer", where=where, integer=integer)
+    except ValueError as error:
+        raise ValueError(str(error).replace(_CURE, where_counts_are(adata))) from error
     return counts, where
 
 
-def warn_fractional(counts: sparse.csr_matrix, where: str) -> None:
-    """Warn if counts are no whole numbers."""
-    if counts.dtype.kind == "f" and (counts.data != np.floor(counts.data)).any():
+def check_whole(counts: sparse.csr_matrix, adata: AnnData, where: str) -> bool:
+    """Whether counts are whole numbers; warns if they are not."""
+    whole = are_counts(counts)
+    if not whole:
         warnings.warn(
-            f"`layer`: `{where}` holds fractional values, but this recipe is made for raw counts. "
-            "Name the layer that holds them.",
+            f"`layer`: `{where}` holds fractional values, but this recipe is made for raw counts."
+            f"{where_counts_are(adata)}",
             UserWarning,
             stacklevel=3,
         )
+    return whole
+
+
+def _share_of_totals(counts: Any, adata: AnnData) -> float:
+    """Share of the counts of ``obs["total_counts"]``, which quality control recorded, that a matrix holds."""
+    column = adata.obs.get("total_counts")
+    if column is None or not pd.api.types.is_numeric_dtype(column):
+        return 1.0
+    before = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.isfinite(before) & (before > 0)
+    sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    return float(sums[known].sum() / before[known].sum()) if known.any() else 1.0
+
+
+def warn_subset(counts: sparse.csr_matrix, adata: AnnData, where: str) -> None:
+    """Warn if genes were left out before, so that totals are over a part of the transcriptome."""
+    share = _share_of_totals(counts, adata)
+    if share <= _LEAST_SHARE and isinstance(adata.X, np.ndarray | sparse.sparray | sparse.spmatrix):
+        share = max(share, _share_of_totals(adata.X, adata))  # counts that were thinned, with all genes there
+    cut = "hvg" in adata.uns and "highly_variable" in adata.var and bool(adata.var["highly_variable"].all())
+    if share > _LEAST_SHARE and not cut:
+        return
+    seen = (
+        f"`{where}` holds {share:.0%} of the counts of `adata.obs['total_counts']`"
+        if share <= _LEAST_SHARE
+        else "`adata` was cut to its variable genes"
+    )
+    warnings.warn(
+        f"{seen}: totals are over the genes that are left, and depend on which these are. Prepare the data before "
+        "genes are taken out: `st.pp.rna` selects variable genes itself, after the totals.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def check_key_added(key: str) -> None:
+    """Raise ``ValueError`` for a key with a slash, which files take for a folder."""
+    if "/" in key:
+        raise ValueError(f"`key_added`: {key!r} holds a slash, which a file takes for a folder. Choose another name.")
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Give torch back the number of threads that it had: numba, which it shares them with, raises it."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def cap_components(n_comps: int, shape: tuple[int, int]) -> int:
@@ -68,12 +131,17 @@ def _variance(x: sparse.csr_matrix) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Components:
-    """``scores`` ``(n_obs, k)``, ``loadings`` ``(n_features, k)``, ``variance`` and ``variance_ratio`` ``(k,)``."""
+    """``scores`` ``(n_obs, k)``, ``loadings`` ``(n_features, k)``, ``variance`` and ``variance_ratio`` ``(k,)``.
+
+    ``center`` and ``scale`` ``(n_features,)`` were taken out before. What was not fitted is None.
+    """
 
     scores: np.ndarray
-    loadings: np.ndarray
-    variance: np.ndarray
-    variance_ratio: np.ndarray
+    loadings: np.ndarray | None
+    variance: np.ndarray | None = None
+    variance_ratio: np.ndarray | None = None
+    center: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
 
 def principal_components(x: sparse.csr_matrix, n_comps: int, *, scale: bool, seed: int) -> Components:
@@ -86,23 +154,40 @@ def principal_components(x: sparse.csr_matrix, n_comps: int, *, scale: bool, see
     variance = _variance(x)
     if not variance.any():
         raise ValueError("`layer`: no feature varies between the spots, so that there are no components.")
+    center = np.asarray(x.mean(axis=0)).ravel()
+    divisor = np.sqrt(np.where(variance > 0, variance, 1.0)) if scale else np.ones(x.shape[1])
     if scale:
-        x = x @ sparse.diags(1 / np.sqrt(np.where(variance > 0, variance, 1.0)), format="csr")
+        x = x @ sparse.diags(1 / divisor, format="csr")
     pca = PCA(n_comps, svd_solver="arpack", random_state=seed)
     scores = pca.fit_transform(x)
-    return Components(scores, pca.components_.T, pca.explained_variance_, pca.explained_variance_ratio_)
+    return Components(
+        scores, pca.components_.T, pca.explained_variance_, pca.explained_variance_ratio_, center, divisor
+    )
 
 
 def write_components(
-    adata: AnnData, key: str, components: Components, features: np.ndarray, params: Mapping[str, Any]
+    adata: AnnData,
+    key: str,
+    components: Components,
+    features: np.ndarray,
+    params: Mapping[str, Any],
+    recipe: Recipe | None = None,
 ) -> None:
-    """Write scores to ``obsm``, loadings to ``varm`` (0 where `features` is false) and the rest to ``uns``."""
-    loadings = np.zeros((adata.n_vars, components.loadings.shape[1]), dtype=np.float32)
-    loadings[features] = components.loadings
+    """Write scores to ``obsm``, loadings to ``varm`` and the rest to ``uns``.
+
+    `features` is a mask or positions: the rows of ``varm`` that loadings belong to, 0 elsewhere. Names that repeat
+    cannot be found again: then no recipe is kept, and the log says so.
+    """
+    entry: dict[str, Any] = {"params": plain_params(params)}
+    if components.variance is not None:
+        entry.update(variance=components.variance, variance_ratio=components.variance_ratio)
+    if recipe is not None and adata.var_names.is_unique:
+        entry[ENTRY] = recipe.plain()
+    elif recipe is not None:
+        logg.warning("`adata.var_names` repeat, so that no recipe is kept. Call `adata.var_names_make_unique()` first.")
+    if components.loadings is not None:
+        loadings = np.zeros((adata.n_vars, components.loadings.shape[1]), dtype=np.float32)
+        loadings[features] = components.loadings
+        adata.varm[key] = loadings
     adata.obsm[key] = components.scores.astype(np.float32)
-    adata.varm[key] = loadings
-    adata.uns[key] = {
-        "params": plain_params(params),
-        "variance": components.variance,
-        "variance_ratio": components.variance_ratio,
-    }
+    adata.uns[key] = entry

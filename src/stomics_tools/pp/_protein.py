@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 from anndata import AnnData
 from scanpy import logging as logg
-from scipy import sparse
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_integer
-from stomics_tools.pp._matrix import cap_components, principal_components, read_counts, write_components
+from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._recipe import Recipe, centred_log_ratio, columns
+from stomics_tools.pp._matrix import (
+    cap_components,
+    check_key_added,
+    principal_components,
+    read_counts,
+    write_components,
+)
+from stomics_tools.pp._reference import prepare_alike
 
 
 def protein(
@@ -19,19 +30,22 @@ def protein(
     scale: bool = False,
     n_comps: int | None = None,
     seed: int = 0,
+    reference: AnnData | Recipe | str | Path | None = None,
     key_added: str = _keys.PROTEIN,
     copy: bool = False,
 ) -> AnnData | None:
     """Principal components of protein counts: centred log ratio of each spot, scaling, PCA.
 
-    Counts and layers are left as they are.
+    Counts and layers are left as they are. With `reference` nothing is fitted: proteins, means, scales and loadings are
+    those of data prepared before, so that coordinates mean the same in both.
 
     Parameters
     ----------
     adata
         Annotated data with raw counts.
     layer
-        Layer of the counts. Default: ``X``.
+        Layer of the counts. Default: ``X``; with `reference` the layer that it was fitted on, ``X`` or ``"counts"``,
+        whichever holds counts first.
     scale
         Divide each protein by its standard deviation.
     n_comps
@@ -39,6 +53,9 @@ def protein(
         most 50.
     seed
         Start of the PCA solver.
+    reference
+        Data prepared by this function, under the same `key_added`, or a recipe (:func:`load_recipe`) or its file
+        (:func:`save_recipe`). Arguments of the fit must then be left out.
     key_added
         Where results are written.
     copy
@@ -47,37 +64,51 @@ def protein(
     Returns
     -------
     The copy if `copy`, else ``None``. Written are ``obsm[key_added]`` (components, float32 ``(n_obs, n_comps)``),
-    ``varm[key_added]`` (loadings) and ``uns[key_added]`` (``params``, ``variance``, ``variance_ratio``).
+    ``varm[key_added]`` (loadings) and ``uns[key_added]`` (``params``; ``variance`` and ``variance_ratio`` of a
+    fit; and ``recipe``, all that other data need to be prepared alike).
 
     Raises
     ------
+    KeyError
+        If a key is not there, or `reference` holds no recipe.
     ValueError
-        For negative or infinite counts, or if nothing varies.
+        For negative or infinite counts, or if nothing varies; with `reference` also if more than one protein and more
+        than 5 % of them are missing, and for arguments without effect.
+
+    Warns
+    -----
+    UserWarning
+        If a protein of `reference` is missing.
     """
+    if reference is not None:
+        given = {"scale": (scale, False), "n_comps": (n_comps, None), "seed": (seed, 0)}
+        return prepare_alike(adata, "protein", reference, given, layer=layer, key_added=key_added, copy=copy)
     if n_comps is not None:
         check_integer(n_comps, argument="n_comps")
+    check_key_added(key_added)
     counts, _ = read_counts(adata, layer)
+    whole = are_counts(counts)
 
     start = logg.info("computing components of proteins")
     n_comps = cap_components(min(50, *(n - 1 for n in adata.shape)) if n_comps is None else n_comps, adata.shape)
-    components = principal_components(centred_log_ratio(counts), n_comps, scale=scale, seed=seed)
+    x = centred_log_ratio(columns(counts, np.arange(adata.n_vars)))
+    components = principal_components(x, n_comps, scale=scale, seed=seed)
+    recipe = Recipe(
+        "protein",
+        features=tuple(adata.var_names.astype(str)),
+        loadings=components.loadings.astype(np.float32),
+        whole=whole,
+        layer=layer,
+        center=components.center,
+        scale=components.scale,
+    )
+    components = replace(components, scores=recipe.project(x))
     adata = adata.copy() if copy else adata
     params = {"recipe": "protein", "layer": layer, "scale": scale, "n_comps": n_comps, "seed": seed}
-    write_components(adata, key_added, components, np.ones(adata.n_vars, dtype=bool), params)
+    write_components(adata, key_added, components, np.arange(adata.n_vars), params, recipe)
     logg.info(
         "    finished",
         time=start,
         deep=f"added\n    `obsm[{key_added!r}]`, `varm[{key_added!r}]`, `uns[{key_added!r}]`",
     )
     return adata if copy else None
-
-
-def centred_log_ratio(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """``log1p(x / g)`` of counts ``(n_obs, n_features)``, `g` being the geometric mean of ``1 + x`` in each row.
-
-    This is the CLR transformation of Seurat, by cell. Zeros stay zeros, as does a row without counts.
-    """
-    x = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
-    geometric_mean = np.exp(np.asarray(x.log1p().mean(axis=1)).ravel())
-    x.data /= np.repeat(geometric_mean, np.diff(x.indptr))
-    return x.log1p()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from scanpy import logging as logg
 from scipy import sparse
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer, check_number
+from stomics_tools._validate import check_categories, check_integer, check_key, check_number
+from stomics_tools.data._recipe import Recipe, columns, log_normalise
 from stomics_tools.pp._matrix import (
     cap_components,
+    check_key_added,
+    check_whole,
     principal_components,
     read_counts,
-    warn_fractional,
+    same_threads,
+    warn_subset,
     write_components,
 )
+from stomics_tools.pp._reference import prepare_alike
 
 
 def rna(
@@ -24,27 +33,35 @@ def rna(
     *,
     layer: str | None = None,
     n_top_genes: int | None = 3000,
+    batch_key: str | None = None,
     min_cells: int = 0,
     target_sum: float | None = None,
     scale: bool = False,
     n_comps: int = 50,
     seed: int = 0,
+    reference: AnnData | Recipe | str | Path | None = None,
     key_added: str = _keys.PCA,
     copy: bool = False,
 ) -> AnnData | None:
     """Principal components of RNA counts: variable genes, normalisation, log1p, scaling, PCA.
 
-    Counts and layers are left as they are.
+    Counts and layers are left as they are. With `reference` nothing is fitted: genes, totals, means, scales and loadings
+    are those of data prepared before, so that coordinates mean the same in both. A fit of its own gives every object
+    axes of its own, which a model trained on other data cannot read.
 
     Parameters
     ----------
     adata
-        Annotated data with raw counts.
+        Annotated data with raw counts of all genes; genes taken out before are missing from the totals.
     layer
-        Layer of the counts. Default: ``X``.
+        Layer of the counts. Default: ``X``; with `reference` the layer that it was fitted on, ``X`` or ``"counts"``,
+        whichever holds counts first.
     n_top_genes
         Genes to keep, those that vary most by ``flavor="seurat_v3"`` of :func:`scanpy.pp.highly_variable_genes`.
         All are kept if there are no more than that, or if this is ``None``.
+    batch_key
+        ``obs`` column of slices or patients: genes are then ranked in each of them by itself, and those that vary in
+        most of them are kept, as :func:`scanpy.pp.highly_variable_genes` does.
     min_cells
         Leave out genes found in fewer spots, before anything else. Genes found nowhere are always left out.
     target_sum
@@ -58,6 +75,9 @@ def rna(
         Number of components; fewer if there are fewer spots or genes.
     seed
         Start of the PCA solver.
+    reference
+        Data prepared by this function, under the same `key_added`, or a recipe (:func:`load_recipe`) or its file
+        (:func:`save_recipe`). Arguments of the fit must then be left out.
     key_added
         Where results are written.
     copy
@@ -74,57 +94,96 @@ def rna(
     ``var["highly_variable"]``
         The genes used.
     ``uns[key_added]``
-        ``params``, ``variance`` and ``variance_ratio``.
+        ``params``; ``variance`` and ``variance_ratio`` of a fit; and ``recipe``, all that other data need to be prepared
+        alike.
 
     Raises
     ------
+    KeyError
+        If a key is not there, or `reference` holds no recipe.
     ValueError
-        For negative or infinite counts, or if nothing varies.
+        For negative or infinite counts, or if nothing varies; with `reference` also for logarithms, if more than 5 % of
+        its genes are missing or those missing had more than 5 % of its counts, and for arguments without effect.
 
     Warns
     -----
     UserWarning
-        If the counts are not whole numbers.
+        If the counts are not whole numbers, if genes seem to have been taken out before, or if a few genes of
+        `reference` are missing.
     """
+    if reference is not None:
+        given = {
+            "n_top_genes": (n_top_genes, 3000),
+            "batch_key": (batch_key, None),
+            "min_cells": (min_cells, 0),
+            "target_sum": (target_sum, None),
+            "scale": (scale, False),
+            "n_comps": (n_comps, 50),
+            "seed": (seed, 0),
+        }
+        return prepare_alike(adata, "rna", reference, given, layer=layer, key_added=key_added, copy=copy)
     if n_top_genes is not None:
         check_integer(n_top_genes, argument="n_top_genes")
     check_integer(min_cells, argument="min_cells", minimum=0)
     check_integer(n_comps, argument="n_comps")
     if target_sum is not None:
         check_number(target_sum, argument="target_sum", low=0, open_low=True)
+    check_key_added(key_added)
+    batch = None
+    if batch_key is not None:
+        if n_top_genes is None:
+            raise ValueError("`batch_key` has no effect with `n_top_genes=None`: no genes are chosen. Leave it out.")
+        check_key(batch_key, adata.obs, argument="batch_key", where="adata.obs")
+        batch = check_categories(adata.obs[batch_key], argument="batch_key", where=f"adata.obs[{batch_key!r}]")[0]
     counts, where = read_counts(adata, layer)
-    warn_fractional(counts, where)
+    whole = check_whole(counts, adata, where)
+    if whole:
+        warn_subset(counts, adata, where)
 
     start = logg.info("computing components of RNA")
     genes = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(min_cells, 1)
-    if not genes.all():
-        counts = counts[:, genes]
+    counts = columns(counts, np.flatnonzero(genes))
     variable = np.ones(counts.shape[1], dtype=bool)
     if n_top_genes is not None and n_top_genes < len(variable):
-        variable = highly_variable(counts, n_top_genes)
+        variable = highly_variable(counts, n_top_genes, batch)
     n_comps = cap_components(n_comps, (adata.n_obs, int(variable.sum())))
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if target_sum is None:
         target_sum = 4.0 * float(np.median(totals[totals > 0]))
-    components = principal_components(
-        log_normalise(counts[:, variable], totals, target_sum), n_comps, scale=scale, seed=seed
+    x = log_normalise(columns(counts, np.flatnonzero(variable)), totals, target_sum)
+    components = principal_components(x, n_comps, scale=scale, seed=seed)
+    used = np.flatnonzero(genes)[variable]
+    names = adata.var_names.astype(str)
+    sums = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
+    recipe = Recipe(
+        "rna",
+        features=tuple(names[used]),
+        loadings=components.loadings.astype(np.float32),
+        whole=whole,
+        layer=layer,
+        center=components.center,
+        scale=components.scale,
+        target_sum=float(target_sum),
+        total_features=tuple(names[genes]),
+        total_shares=sums / sums.sum(),
     )
-    used = np.zeros(adata.n_vars, dtype=bool)
-    used[np.flatnonzero(genes)[variable]] = True
+    # The coordinates are those that the recipe gives, to the last bit, so that the same counts always have the same.
+    components = replace(components, scores=recipe.project(x))
 
     adata = adata.copy() if copy else adata
-    adata.var["highly_variable"] = used
+    adata.var["highly_variable"] = np.isin(np.arange(adata.n_vars), used)
     params = {
         "recipe": "rna",
         "layer": layer,
         "n_top_genes": n_top_genes,
+        "batch_key": batch_key,
         "min_cells": min_cells,
         "target_sum": target_sum,
         "scale": scale,
         "n_comps": n_comps,
         "seed": seed,
     }
-    write_components(adata, key_added, components, used, params)
+    write_components(adata, key_added, components, used, params, recipe)
     logg.info(
         "    finished",
         time=start,
@@ -133,26 +192,27 @@ def rna(
     return adata if copy else None
 
 
-def highly_variable(counts: sparse.csr_matrix, n_top_genes: int) -> np.ndarray:
-    """Mask ``(n_genes,)`` of the genes of highest standardised variance, given counts ``(n_obs, n_genes)``."""
+def highly_variable(counts: sparse.csr_matrix, n_top_genes: int, batch: np.ndarray | None = None) -> np.ndarray:
+    """Mask ``(n_genes,)`` of the genes of highest standardised variance, given counts ``(n_obs, n_genes)``.
+
+    With codes of slices ``(n_obs,)`` those of highest rank in most of them.
+    """
+    data = AnnData(counts)
+    if batch is not None:
+        data.obs["batch"] = pd.Categorical(batch)
     try:
-        ranked = sc.pp.highly_variable_genes(
-            AnnData(counts), flavor="seurat_v3", n_top_genes=n_top_genes, check_values=False, inplace=False
-        )
+        with same_threads():
+            ranked = sc.pp.highly_variable_genes(
+                data,
+                flavor="seurat_v3",
+                n_top_genes=n_top_genes,
+                batch_key=None if batch is None else "batch",
+                check_values=False,
+                inplace=False,
+            )
     except ValueError as error:  # the fit of variance on mean fails where too few genes have distinct means
         raise ValueError(
             f"`n_top_genes={n_top_genes}`: the variances of {counts.shape[1]} genes could not be modelled ({error}). "
             "Use all genes by `n_top_genes=None`, or leave rare ones out by `min_cells`."
         ) from error
     return ranked["highly_variable"].to_numpy()
-
-
-def log_normalise(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float) -> sparse.csr_matrix:
-    """``log1p`` of counts ``(n_obs, n_genes)`` after division by the spots' `totals` ``(n_obs,)`` and times `target_sum`.
-
-    A spot without counts stays all zero.
-    """
-    x = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
-    factors = target_sum / np.where(totals > 0, totals, 1.0)
-    x.data *= np.repeat(factors, np.diff(x.indptr))
-    return x.log1p()

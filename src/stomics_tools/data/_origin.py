@@ -1,0 +1,221 @@
+"""How the representation in an AnnData was made: recipes that are stored with it, and counts that they can prepare."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from stomics_tools import _keys, _validate
+from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._matrix import open_matrix
+from stomics_tools.data._recipe import ENTRY, Recipe
+
+logger = logging.getLogger("stomics_tools")
+
+_COUNTS = "counts"  # the usual name of the layer of counts
+_N_CHECKED = 16
+_TOLERANCE = 1e-3
+
+
+def stored_recipe(adata: AnnData, key: str, *, argument: str, where: str) -> Recipe | None:
+    """Recipe that is stored in ``uns[key]``, if there is one."""
+    entry = adata.uns.get(key)
+    if not isinstance(entry, Mapping) or ENTRY not in entry:
+        return None
+    return Recipe.from_plain(entry[ENTRY], argument=argument, where=f"{where}.uns[{key!r}][{ENTRY!r}]")
+
+
+def keys_of_recipes(adata: AnnData) -> list[str]:
+    """Keys of ``uns`` under which a recipe is stored."""
+    return [key for key, entry in adata.uns.items() if isinstance(entry, Mapping) and ENTRY in entry]
+
+
+def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> tuple[dict[str, str], Recipe | None]:
+    """Marks of how ``obsm[key]`` was made, and its recipe where one is stored.
+
+    Marks are hashes: ``"recipe"`` of one of ours; of scanpy's PCA ``"loadings"`` and ``"variance"``. They outlive
+    files and subsets of spots, and all but loadings a subset of genes. None are given where nothing tells.
+    """
+    recipe = stored_recipe(adata, key, argument=argument, where=where)
+    values = adata.obsm[key]
+    # scanpy's defaults have names of their own; `key_added` of `sc.pp.pca` is the name of all three.
+    by_scanpy = key == _keys.PCA and ("pca" in adata.uns or "PCs" in adata.varm)
+    if recipe is not None and recipe.n_comps == values.shape[1]:
+        later = by_scanpy and _has_variance(values, adata.uns.get("pca"))
+        if not later and _made_by(recipe, adata, key, where):
+            return {"recipe": recipe.fingerprint}, recipe
+    marks = {}
+    if recipe is None or by_scanpy:
+        uns, varm = ("pca", "PCs") if by_scanpy else (key, key)
+        entry = adata.uns.get(uns)
+        if isinstance(entry, Mapping) and "variance" in entry:
+            marks["variance"] = _hash(entry["variance"])
+        if varm in adata.varm and np.ndim(adata.varm[varm]) == 2 and adata.varm[varm].shape[1] == values.shape[1]:
+            marks["loadings"] = _hash(adata.varm[varm])
+    return marks, None
+
+
+def _has_variance(values: Any, entry: Any) -> bool:
+    """Whether the columns of an array have the variances that scanpy's PCA recorded: it wrote the array last."""
+    if not isinstance(entry, Mapping) or np.shape(entry.get("variance")) != (values.shape[1],) or len(values) < 2:
+        return False
+    return bool(np.allclose(np.asarray(values).var(axis=0, ddof=1), entry["variance"], rtol=1e-2))
+
+
+def check_origin(
+    name: str, found: Mapping[str, str], expected: Mapping[str, str], *, key: str, kind: str | None
+) -> str | None:
+    """Compare marks of new data with those of training.
+
+    Parameters
+    ----------
+    name
+        The modality.
+    found, expected
+        Marks of :func:`origin_of`.
+    key
+        ``obsm`` key of the array.
+    kind
+        Function of ``pp`` that made the array of training, if the model knows its recipe.
+
+    Returns
+    -------
+    A warning where the new data say nothing of how they were made, though the data of training did.
+
+    Raises
+    ------
+    ValueError
+        If they were made otherwise.
+    """
+    if not expected:
+        return None
+    same = [found[mark] == value for mark, value in expected.items() if mark in found]
+    if any(same):
+        return None
+    if kind is None:
+        cure = (
+            "Project them with the loadings of training, for example by `scanpy.tl.ingest`; or prepare all data by "
+            "`stomics_tools.pp.rna`, which takes `reference=`."
+        )
+    else:
+        added = "" if key in (_keys.PCA, _keys.PROTEIN, _keys.LSI) else f", key_added={key!r}"
+        cure = (
+            f"Prepare them like the data of training: `st.pp.{kind}(new, reference=training{added})`; or delete "
+            f"`obsm[{key!r}]`, and the model prepares the raw counts."
+        )
+    if found:
+        raise ValueError(
+            f"Modality {name!r}: `obsm[{key!r}]` was made by another fit than that of the data of training, so that "
+            f"its columns mean something else. {cure}"
+        )
+    return f"Modality {name!r}: nothing says whether `obsm[{key!r}]` was made like that of the data of training. {cure}"
+
+
+def find_counts(
+    adata: AnnData, layer: str | None, recipe: Recipe, *, argument: str, where: str
+) -> tuple[sparse.csr_matrix, str]:
+    """Counts that a recipe can prepare, as CSR, and their name in messages.
+
+    Without a `layer` they are looked for in the layer that the recipe was fitted on, in ``X``, and in the layer
+    ``"counts"``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If there are no values of the kind that the recipe was fitted on: whole counts, or others.
+    """
+    if layer is not None:
+        _validate.check_key(
+            layer, [key for key in adata.layers if key is not None], argument="layer", where=f"{where}.layers"
+        )
+        places = [layer]
+    else:
+        places = [
+            place for place in dict.fromkeys([recipe.layer, None, _COUNTS]) if place is None or place in adata.layers
+        ]
+    looked, values_found = [], False
+    for place in places:
+        raw = adata.X if place is None else adata.layers[place]
+        label = f"{where}.X" if place is None else f"{where}.layers[{place!r}]"
+        if raw is None:
+            continue
+        looked.append(label)
+        values = sparse.csr_matrix(open_matrix(raw, argument=argument, where=label))
+        data = values.data
+        finite = bool(np.isfinite(data).all()) and not (data.size and data.min() < 0)
+        if finite and recipe.whole == are_counts(values):
+            return values, label
+        values_found |= finite
+    what = "raw counts" if recipe.whole else "values that are not whole, as the data of the fit were"
+    found = " and ".join(f"`{label}`" for label in looked) if looked else f"`{where}.X`, which is empty,"
+    holds = "holds" if len(looked) < 2 else "hold"
+    raise ValueError(
+        f"`{argument}`: the recipe prepares {what}, and {found} {holds} none"
+        f"{' (logarithms or other fractions)' if recipe.whole and values_found else ''}."
+        f"{where_counts_are(adata, where) if recipe.whole else ' Prepare the data by a recipe fitted on such values.'}"
+    )
+
+
+def where_counts_are(adata: AnnData, where: str = "adata") -> str:
+    """A sentence that names the place where an AnnData seems to hold raw counts."""
+    for name in [key for key in adata.layers if key is not None]:  # anndata 0.13 lists X as None
+        if holds_counts(adata.layers[name]):
+            return f" `{where}.layers[{name!r}]` holds whole counts: name it as `layer`."
+    if adata.raw is not None and holds_counts(adata.raw.X):
+        return (
+            f" `{where}.raw` holds whole counts of {adata.raw.n_vars} genes: prepare `{where}.raw.to_adata()`, and take "
+            "over the result."
+        )
+    return " Name the layer that holds the raw counts."
+
+
+def holds_counts(raw: Any) -> bool:
+    """Whether a matrix holds whole, non-negative values and some above zero."""
+    try:
+        values = sparse.csr_matrix(open_matrix(raw, argument="layer", where="the matrix"))
+    except ValueError:
+        return False
+    return bool(np.isfinite(values.data).all() and values.data.any() and are_counts(values))
+
+
+def _made_by(recipe: Recipe, adata: AnnData, key: str, where: str) -> bool:
+    """Whether some rows of an array are what its recipe makes of their counts; True where that cannot be seen."""
+    raw = adata.X if recipe.layer is None else adata.layers.get(recipe.layer)
+    if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
+        return True
+    names = adata.var_names.astype(str)
+    needed = recipe.total_features or recipe.features
+    if not names.is_unique or (names.get_indexer(list(needed)) < 0).any():
+        return True
+    rows = np.unique(np.linspace(0, adata.n_obs - 1, _N_CHECKED).astype(np.int64))
+    values = np.asarray(adata.obsm[key])[rows]
+    counts = sparse.csr_matrix(sparse.csr_matrix(raw)[rows] if sparse.issparse(raw) else raw[rows])
+    there = np.isfinite(values).all(axis=1)
+    data = counts.data
+    if not there.any() or not np.isfinite(data).all() or (data.size and data.min() < 0):
+        return True
+    if recipe.whole != are_counts(counts):
+        return True  # the counts were replaced since, by logarithms say
+    made = recipe.transform(counts[there], names, argument=key, where=where)
+    if np.abs(made - values[there]).max() <= _TOLERANCE * max(float(np.abs(made).max()), 1.0):
+        return True
+    logger.warning(
+        "`%s.obsm[%r]` is not what the recipe in `uns[%r]` makes of the counts: it was changed since, or the counts "
+        "were. It is taken as an array of unknown origin.",
+        where,
+        key,
+        key,
+    )
+    return False
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes()).hexdigest()
