@@ -99,7 +99,7 @@ def check_coordinates(
     NaN or infinite values and where all spots, or all spots of a slice (int64 `batch` into `batch_names`), lie on one
     point.
     """
-    xy = _plain_numbers(coordinates)
+    xy = plain_numbers(coordinates)
     if xy.ndim != 2 or xy.shape[1] not in (2, 3) or not np.issubdtype(xy.dtype, np.number):
         raise ValueError(
             f"`{argument}`: `{where}` must be a numeric array of shape (n_obs, 2) or (n_obs, 3), "
@@ -127,7 +127,7 @@ def check_coordinates(
     return xy
 
 
-def _plain_numbers(values: Any) -> np.ndarray:
+def plain_numbers(values: Any) -> np.ndarray:
     """A NumPy array, NaN where a nullable table or an array of Python objects has no number."""
     if hasattr(values, "compute"):  # lazy
         values = values.compute()

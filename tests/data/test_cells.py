@@ -261,3 +261,24 @@ def test_field(adata):
         field.transfer_field(state, solid)
     assert set(adata.obsm) == set(before.obsm)
     assert set(adata.uns) == set(before.uns)
+
+
+@pytest.mark.parametrize("kind", ["objects", "nullable", "sparse"])
+def test_coordinates_of_any_kind(adata, kind):
+    """Also where some are missing, in cells whose position is not read."""
+    plain = read_cells(adata, SPEC)
+    xy = pd.DataFrame(adata.obsm["spatial"], index=adata.obs_names)
+    unknown = np.arange(36) == 5
+    if kind == "objects":
+        adata.obsm["spatial"] = xy.astype(object).to_numpy()
+    elif kind == "nullable":
+        adata.obsm["spatial"] = xy.astype("Float64")
+    else:
+        adata.obsm["spatial"] = sparse.csr_matrix(xy)
+    np.testing.assert_array_equal(read_cells(adata, SPEC).coordinates, plain.coordinates)
+    if kind == "nullable":
+        adata.obsm["spatial"].iloc[5] = pd.NA
+        cells = read_cells(adata, SPEC, training=False, coordinates=~unknown)
+        np.testing.assert_array_equal(cells.coordinates[~unknown], plain.coordinates[~unknown])
+        with pytest.raises(ValueError, match="1 rows with NaN"):
+            read_cells(adata, SPEC)

@@ -153,7 +153,7 @@ def read_cells(
 
 def _read_coordinates(adata: AnnData, spec: CellsSpec, read: np.ndarray) -> np.ndarray:
     _validate.check_key(spec.spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
-    values = np.array(adata.obsm[spec.spatial_key])
+    values = np.array(_validate.plain_numbers(adata.obsm[spec.spatial_key]))  # a copy
     if values.ndim == 2 and values.dtype.kind in "iuf":
         values[~read] = 0  # whatever is there is not read, NaN where a position is not known
     where = f"adata.obsm[{spec.spatial_key!r}]"
