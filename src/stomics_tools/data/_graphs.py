@@ -72,7 +72,8 @@ def feature_knn(
     metric
         ``"correlation"`` (one minus Pearson's; a constant row correlates with nothing) or ``"euclidean"``.
     exact
-        Exact neighbours, or approximate ones by nearest-neighbour descent. Default: exact up to 100,000 spots.
+        Exact neighbours, or approximate ones by nearest-neighbour descent. Default: exact in batches of up to 100,000
+        spots.
     seed
         Of the approximate search.
 
@@ -89,8 +90,6 @@ def feature_knn(
         x = np.divide(x, norm, out=np.zeros_like(x), where=norm > 1e-12 * np.maximum(scale, 1e-300))
     elif metric != "euclidean":
         raise ValueError(f"`metric`: unknown option {metric!r}. Valid options: ['correlation', 'euclidean'].")
-    if exact is None:
-        exact = len(x) <= APPROXIMATE_ABOVE
     graph = _knn(x, n_neighbors, batch, exact=exact, algorithm="brute", seed=seed)
     if metric == "correlation":
         graph.data = np.clip(1.0 - edge_dots(graph, x), 0.0, 2.0)
@@ -108,16 +107,19 @@ def edge_dots(graph: sparse.csr_matrix, x: np.ndarray, block: int = 1 << 18) -> 
 
 
 def _knn(
-    x: np.ndarray, n_neighbors: int, batch: np.ndarray | None, *, exact: bool, algorithm: str, seed: int = 0
+    x: np.ndarray, n_neighbors: int, batch: np.ndarray | None, *, exact: bool | None, algorithm: str, seed: int = 0
 ) -> sparse.csr_matrix:
-    """Neighbours of each row within its batch; indices ascend in a row so that the result is canonical."""
+    """Neighbours of each row within its batch; indices ascend in a row so that the result is canonical.
+
+    A batch gets the same neighbours whatever others there are: with `exact` None each is searched as its own size asks.
+    """
     n_obs = len(x)
     check_batch_sizes(n_obs, batch, n_neighbors)
     indices = np.empty((n_obs, n_neighbors), dtype=np.int64)
     distances = np.empty((n_obs, n_neighbors))
     for rows in _batches(n_obs, batch):
         part = x[rows]
-        if exact:
+        if len(rows) <= APPROXIMATE_ABOVE if exact is None else exact:
             search = NearestNeighbors(n_neighbors=n_neighbors, algorithm=algorithm).fit(part)
             d, i = search.kneighbors()  # without an argument: the spot itself is never its own neighbour
         else:
@@ -193,10 +195,26 @@ def alike_elsewhere(
     ``(n_obs, n_obs)`` CSR of correlation distances, indices ascending.
     """
     local = sparse.csr_matrix(sum(near[1:], start=near[0]))
-    smallest = min(len(rows) for rows in _batches(len(profile), batch))
+    found = [
+        (rows[i], rows[j], distance)
+        for rows in _batches(len(profile), batch)  # each by itself: how far to search is a matter of the batch
+        for i, j, distance in [_alike_of_batch(profile[rows], n_neighbors, local[rows][:, rows])]
+    ]
+    rows, cols, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    result = sparse.csr_matrix((distance, (rows, cols)), shape=(len(profile), len(profile)))
+    result.sort_indices()
+    return result
+
+
+def _alike_of_batch(
+    profile: np.ndarray, n_neighbors: int, local: sparse.csr_matrix
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ends and distances of the edges of :func:`alike_elsewhere` in one batch."""
     most_near = int(np.quantile(np.diff(local.indptr), 0.99))
-    n_searched = min(n_neighbors + most_near, smallest - 1)
-    graph = feature_knn(profile, n_searched, batch)
+    n_searched = min(n_neighbors + most_near, len(profile) - 1)
+    if n_searched == 0:  # a spot alone
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    graph = feature_knn(profile, n_searched)
     rows = np.repeat(np.arange(len(profile)), n_searched)
     far = np.asarray(local[rows, graph.indices]).ravel() == 0
     rows, cols, distance = rows[far], graph.indices[far], graph.data[far]
@@ -204,9 +222,7 @@ def alike_elsewhere(
     count = np.bincount(rows, minlength=len(profile))
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
     kept = order[rank < n_neighbors]
-    result = sparse.csr_matrix((distance[kept], (rows[kept], cols[kept])), shape=graph.shape)
-    result.sort_indices()
-    return result
+    return rows[kept], cols[kept], distance[kept]
 
 
 def normalized_adjacency(graph: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -26,11 +26,14 @@ def hilbert_order(coordinates: np.ndarray, batch: np.ndarray | None = None, n_bi
     n_obs = len(coordinates)
     codes = np.zeros(n_obs, dtype=np.int64) if batch is None else np.asarray(batch)
     index = np.empty(n_obs, dtype=np.uint64)
-    varied = np.ptp(coordinates, axis=0) > 0  # a flat slice is flat however it is written
-    coordinates = coordinates[:, varied] if varied.any() else coordinates
     for code in np.unique(codes):
         rows = codes == code
-        index[rows] = _hilbert_index(_to_grid(coordinates[rows], n_bits), n_bits)
+        part = coordinates[rows]
+        varied = (
+            np.ptp(part, axis=0) > 0
+        )  # a flat slice is flat however it is written, and beside others at other heights
+        part = part[:, varied] if varied.any() else part
+        index[rows] = _hilbert_index(_to_grid(part, n_bits), n_bits)
     return np.lexsort((index, codes)).astype(np.int64)
 
 

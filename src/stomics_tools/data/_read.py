@@ -18,8 +18,11 @@ from stomics_tools.data._matrix import dense_matrix, open_matrix
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
 
-def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
+def read_spots(data: AnnData | MuData, spec: SpotsSpec, *, learn: bool = True) -> Spots:
     """Read and check the spots of `data`; nothing is written to it.
+
+    With `learn` there must be something to learn from: a modality that no spot has, or whose values are all the same,
+    and modalities without a spot in common are refused. A trained model takes such data.
 
     Raises
     ------
@@ -38,12 +41,13 @@ def read_spots(data: AnnData | MuData, spec: SpotsSpec) -> Spots:
     kind = "mdata" if isinstance(data, MuData) else "adata"
     _validate.check_obs_names(data.obs_names, where=kind)
     modalities = {
-        name: _read_mudata_modality(data, name, key, spec)
+        name: _read_mudata_modality(data, name, key, spec, learn)
         if isinstance(data, MuData)
-        else _read_modality(data, name, key, spec, where="adata")
+        else _read_modality(data, name, key, spec, learn, where="adata")
         for name, key in spec.modalities.items()
     }
-    _check_connected(modalities)
+    if learn:
+        _check_connected(modalities)
     batch, names = np.zeros(data.n_obs, dtype=np.int64), ["0"]
     if spec.batch_key is not None:
         column, where = find_column(data, spec.batch_key, kind)
@@ -97,7 +101,7 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
         )
 
 
-def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, where: str) -> Modality:
+def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, learn: bool, *, where: str) -> Modality:
     argument = f"modalities[{name!r}]"
     in_obsm, in_layers = key in adata.obsm, key in adata.layers
     if in_obsm + in_layers + (key == "X") > 1:
@@ -112,8 +116,13 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, wher
     names = None if in_obsm else tuple(adata.var_names.astype(str))
     if hasattr(raw, "columns"):  # a table, in memory or lazy
         names = tuple(map(str, raw.columns))
-    raw = open_matrix(raw, argument=argument, where=place)
     total, wanted = (spec.totals or {}).get(name), (spec.features or {}).get(name)
+    if not learn and adata.n_obs == 0 and raw is not None:  # no spot of a slice has this modality
+        names = names if wanted is None else tuple(wanted)
+        n_features = raw.shape[1] if names is None else len(names)
+        nothing = np.zeros((0, n_features), dtype=np.float32)
+        return Modality(nothing, np.zeros(0, dtype=bool), names, whole=True, counts=total is not None)
+    raw = open_matrix(raw, argument=argument, where=place)
     scale = None if total is None else count_scale(raw, total, argument=argument, where=place)
     if wanted is not None:
         raw, names = named_columns(raw, names, wanted, argument=argument, where=place), tuple(wanted)
@@ -122,9 +131,9 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, wher
     if scale is not None:
         values *= scale[:, None]
         np.log1p(values, out=values)
-    present = _find_present(values, argument, place)
+    present = _find_present(values, argument, place, learn)
     values[~present] = 0.0
-    if (values[present] == values[present][:1]).all():
+    if learn and (values[present] == values[present][:1]).all():
         raise ValueError(
             f"`{argument}`: `{place}` is constant (every spot has the same values). "
             "Leave this modality out or name another array."
@@ -132,7 +141,7 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, *, wher
     return Modality(values, present, names, whole, counts=total is not None)
 
 
-def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
+def _find_present(values: np.ndarray, argument: str, place: str, learn: bool) -> np.ndarray:
     """Rows that were measured; a row of NaN alone was not."""
     nan = np.isnan(values)
     absent = nan.all(axis=1)
@@ -144,15 +153,15 @@ def _find_present(values: np.ndarray, argument: str, place: str) -> np.ndarray:
             "was not measured in that spot."
         )
     _validate.check_finite(values[~absent], argument=argument, where=place)
-    if absent.all():
+    if learn and absent.all():
         raise ValueError(f"`{argument}`: `{place}` holds no spot that was measured. Leave this modality out.")
     return ~absent
 
 
-def _read_mudata_modality(mdata: MuData, name: str, key: str, spec: SpotsSpec) -> Modality:
+def _read_mudata_modality(mdata: MuData, name: str, key: str, spec: SpotsSpec, learn: bool) -> Modality:
     _validate.check_key(name, mdata.mod, argument="modalities", where="mdata.mod")
     rows, there = _rows_in_modality(mdata, name)
-    own = _read_modality(mdata.mod[name], name, key, spec, where=f"mdata[{name!r}]")
+    own = _read_modality(mdata.mod[name], name, key, spec, learn, where=f"mdata[{name!r}]")
     values = np.zeros((mdata.n_obs, own.n_features), dtype=np.float32)
     present = np.zeros(mdata.n_obs, dtype=bool)
     values[there], present[there] = own.values[rows], own.present[rows]

@@ -51,8 +51,11 @@ class FullGraphModel(SpatialModel):
         cls._register(data, SpotsField(spec), setup_args)
 
     def _read(self, data: AnnData | MuData | None) -> Spots:
-        """Spots of `data` (default: the object of setup), which must have the features of setup; it is not written."""
-        spots = read_spots(self.adata if data is None else data, self._spec)
+        """Spots of `data` (default: the object of setup), which must have the features of setup; it is not written.
+
+        For a trained model a slice may lack a modality altogether.
+        """
+        spots = read_spots(self.adata if data is None else data, self._spec, learn=not self.is_trained_)
         check_same_features(spots, self._state)
         return spots
 

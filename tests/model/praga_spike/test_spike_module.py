@@ -255,7 +255,7 @@ def test_missing_modality_is_predicted(spots_of, grid):
     _, module, tissue = _fresh(spots, 5)
     module.finish(tissue)
     latent = _latent(module, tissue)
-    denoised = module.decode(latent)
+    denoised = module.decode(tissue, latent)
     assert latent.isfinite().all()
     assert all(x.isfinite().all() for x in denoised)
     place = np.flatnonzero(np.isin(tissue.order, missing))
@@ -282,7 +282,7 @@ def test_latent_is_the_prediction_corrected_by_the_gain(spots):
     torch.testing.assert_close(latent[:, :d], encoded.predicted + module.gain * (y - encoded.predicted))
     assert d < 16
     assert (latent[:, d:] == 0).all()
-    for m, x in enumerate(module.decode(latent)):
+    for m, x in enumerate(module.decode(tissue, latent)):
         center, scale = tissue.moments[m]
         torch.testing.assert_close(x, latent[:, :d] @ module.decoders[m] * scale + center)
 

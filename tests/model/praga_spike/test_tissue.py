@@ -72,8 +72,9 @@ def test_rings_and_distances(spots_of, n_slices):
     steps, distance, mean = _steps(xy, 4, batch), cdist(xy, xy), []
     for h, ring in enumerate(tissue.rings, start=1):
         np.testing.assert_array_equal(_object_order(tissue, ring), steps == h)
-        mean.append(distance[steps == h].mean())
-    np.testing.assert_allclose(tissue.distances, np.array(mean) / mean[0], rtol=1e-6)
+        unit = np.array([distance[(steps == 1) & (batch == b)[:, None]].mean() for b in batch])  # of each slice its own
+        mean.append((distance / unit[:, None])[steps == h].mean())
+    np.testing.assert_allclose(tissue.distances, mean, rtol=1e-6)
 
 
 def test_slices_are_segments_centered_by_themselves(spots_of):

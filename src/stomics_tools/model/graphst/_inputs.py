@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, check_batch_sizes, hilbert_order, normalized_adjacency, rings, spatial_knn
 from stomics_tools.data._tensors import to_graph
+from stomics_tools.model._centers import subtract_centers
 from stomics_tools.model._order import Ordered
 from stomics_tools.model.graphst._settings import GraphSTSettings
 from stomics_tools.nn import Graph
@@ -38,6 +39,8 @@ class Inputs(Ordered):
         First row of each slice, and the number of rows.
     center, scale
         Means of the genes over all spots, and the scale.
+    centers
+        What was subtracted from the spots of each slice, in the units of the data, ``(n_slices, n_genes)``.
     """
 
     values: Tensor
@@ -48,12 +51,13 @@ class Inputs(Ordered):
     segments: list[int]
     center: Tensor
     scale: Tensor
+    centers: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Inputs:
         """The same on another device."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("values", "size", "center", "scale")
+            for name in ("values", "size", "center", "scale", "centers")
         }
         neighbors = self.neighbors.to(device)
         graphs = {name: tuple(part.to(device) for part in getattr(self, name)) for name in ("spatial", "readout")}
@@ -83,9 +87,7 @@ def prepare(
     segments = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
     x = torch.from_numpy(modality.values[order]).to(dtype)
     center = x.mean(0) if settings.standardize else x.new_zeros(x.shape[1])
-    if settings.standardize:
-        for first, last in zip(segments[:-1], segments[1:], strict=True):
-            x[first:last] -= x[first:last].mean(0)
+    centers = subtract_centers(x, torch.zeros_like(center), segments, by_slice=settings.standardize)
     size = _mean_square(x)
     scale = size.sqrt().clamp(min=1e-6) if settings.standardize else size.new_ones(())
     if moments is not None:
@@ -102,6 +104,7 @@ def prepare(
         segments=segments,
         center=center,
         scale=scale,
+        centers=centers,
     )
 
 

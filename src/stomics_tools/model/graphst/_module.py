@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stomics_tools.model._canonical import canonical_axes, covariance, neighbor_means
+from stomics_tools.model._centers import add_centers
 from stomics_tools.model.graphst._contrast import Discriminator, contrast_loss
 from stomics_tools.model.graphst._inputs import Inputs
 from stomics_tools.model.graphst._settings import GraphSTSettings
@@ -143,9 +144,9 @@ class GraphSTModule(nn.Module):
 
     @torch.no_grad()
     def reconstruction(self, inputs: Inputs) -> Tensor:
-        """``H``, ``(n_obs, n_genes)``, in the units of the data."""
+        """``H``, ``(n_obs, n_genes)``, in the units of the data and about the means of the slice."""
         smooth = inputs.spatial[0](self._aggregated(inputs, inputs.values @ self.encoder), inputs.spatial[1])
         result = smooth @ self.output
         if self.settings.normalize_output:
             return F.normalize(result, dim=1)
-        return result.mul_(self.scale).add_(self.center)
+        return add_centers(result.mul_(self.scale), inputs.centers, inputs.segments)

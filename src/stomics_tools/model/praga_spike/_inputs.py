@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, feature_knn, hilbert_order, normalized_adjacency, spatial_knn
 from stomics_tools.data._tensors import to_graph
+from stomics_tools.model._centers import subtract_centers
 from stomics_tools.model._order import Ordered
 from stomics_tools.model.praga_spike._settings import FeatureWeights, PragaSettings
 from stomics_tools.nn import Graph
@@ -34,6 +35,12 @@ class Inputs(Ordered):
         Spatial graph and its normalised weights.
     features
         Feature graph of each modality and its normalised weights, the starting point of the learned ones.
+    centers
+        What was subtracted from the spots of each slice, in the units of the data, ``(n_slices, n_features)`` a modality.
+    center_slices
+        Whether each slice was centered by itself.
+    segments
+        First row of each slice, and the number of rows.
     """
 
     values: list[Tensor]
@@ -41,6 +48,9 @@ class Inputs(Ordered):
     present: list[Tensor | None]
     spatial: tuple[Graph, Tensor]
     features: list[tuple[Graph, Tensor]]
+    centers: list[Tensor]
+    center_slices: bool
+    segments: list[int]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Inputs:
         """The same on another device."""
@@ -51,6 +61,9 @@ class Inputs(Ordered):
             present=[None if p is None else p.to(device, non_blocking=non_blocking) for p in self.present],
             spatial=(self.spatial[0].to(device), self.spatial[1].to(device)),
             features=[(graph.to(device), weight.to(device)) for graph, weight in self.features],
+            centers=[center.to(device) for center in self.centers],
+            center_slices=self.center_slices,
+            segments=self.segments,
         )
 
 
@@ -60,11 +73,14 @@ def prepare(
     *,
     features: list[tuple[Graph, Tensor]] | None = None,
     moments: list[tuple[Tensor, Tensor]] | None = None,
+    center_slices: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Inputs:
     """Build the graphs of `spots`, block-diagonal over batches, and put everything in spatial order.
 
-    Modalities stand in the order of their names. Feature graphs and moments are computed unless they are given.
+    Modalities stand in the order of their names. Feature graphs and moments are computed unless they are given. Of
+    several slices each is centered by itself, unless values are to be left as they are: the column sums of the model
+    would add up what they differ by.
 
     Raises ``ValueError`` if a batch has fewer spots than neighbours are asked for.
     """
@@ -75,7 +91,10 @@ def prepare(
         nearest.data[:] = 1.0
     else:
         nearest = spots.spatial_graph[order][:, order]
-    values, found, present, built = [], [], [], []
+    segments = [*np.flatnonzero(np.diff(batch, prepend=-1)).tolist(), len(batch)]
+    if center_slices is None:
+        center_slices = settings.standardize and len(segments) > 2
+    values, found, present, built, centers = [], [], [], [], []
     for m, (name, modality) in enumerate(sorted(spots.modalities.items())):
         x, there = modality.values[order], modality.present[order]
         if features is None:
@@ -85,12 +104,14 @@ def prepare(
         x = torch.from_numpy(x).to(dtype)
         found.append(_moments(x[there], settings.standardize) if moments is None else moments[m])
         center, scale = found[m]
-        x = (x - center.to(x)) / scale.to(x)
+        measured = torch.from_numpy(there)
+        centers.append(subtract_centers(x, center.to(x), segments, by_slice=center_slices, present=measured))
+        x /= scale.to(x)
         x[~there] = 0.0
         values.append(x)
         present.append(None if there.all() else torch.from_numpy(there))
     spatial = to_graph(normalized_adjacency(nearest), dtype)
-    return Inputs(order, values, found, present, spatial, built if features is None else features)
+    return Inputs(order, values, found, present, spatial, features or built, centers, center_slices, segments)
 
 
 def _moments(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
@@ -104,6 +125,8 @@ def _moments(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
 def _feature_graph(x: np.ndarray, present: np.ndarray, batch: np.ndarray, settings: PragaSettings) -> sparse.csr_matrix:
     """Neighbours among the spots that have the modality; the others have none."""
     rows = np.flatnonzero(present)
+    if not len(rows):
+        return sparse.csr_matrix((len(x), len(x)))
     part = feature_knn(x[rows], settings.n_feature_neighbors, batch[rows])
     part.data = _edge_weights(part.data, settings.feature_weights)
     if len(rows) == len(x):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stomics_tools.model._centers import add_centers, slice_sums
 from stomics_tools.model.praga_spike._inputs import Inputs
 from stomics_tools.model.praga_spike._prototypes import Prototypes
 from stomics_tools.model.praga_spike._settings import PragaSettings
@@ -50,8 +51,8 @@ class PragaModule(nn.Module):
     """Adaptive graph aggregation, linear encoder and decoder, and prototypes.
 
     For each modality with features X, spatial graph S and learned graph A, all on edges:
-    ``Z_m = (a S + b A + c 1 1^T) X W``, where the last term is the column sums of ``X W``; ``Z = L2(L1([Z_1 ... Z_M]))``;
-    reconstruction ``S Z V``.
+    ``Z_m = (a S + b A + c 1 1^T) X W``, where the last term is the column sums of ``X W`` over a slice;
+    ``Z = L2(L1([Z_1 ... Z_M]))``; reconstruction ``S Z V``.
 
     Parameters
     ----------
@@ -63,10 +64,13 @@ class PragaModule(nn.Module):
         Weight of the reconstruction of each modality.
     settings
         See :class:`~stomics_tools.model.PRAGASpike`.
+    center_slices
+        Whether each slice was centered by itself in training, and is to be in other data.
 
     Source: PRAGA, arXiv 2409.12728, and the code published with it.
     """
 
+    center_slices: Tensor
     n_epochs: Tensor
 
     def __init__(
@@ -75,9 +79,11 @@ class PragaModule(nn.Module):
         graphs: Sequence[tuple[Graph, Tensor]],
         loss_weights: Sequence[float],
         settings: PragaSettings,
+        center_slices: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
+        self.register_buffer("center_slices", torch.tensor(center_slices))
         self.loss_weights = list(loss_weights)
         n_latent, n_features = settings.n_latent, [len(center) for center, _ in moments]
         for m, (center, scale) in enumerate(moments):
@@ -104,7 +110,11 @@ class PragaModule(nn.Module):
             hidden = x @ self.encoders[m]
             a, b, c = self.mix[m]
             graph = inputs.features[m][0]
-            each.append(a * spatial(hidden, spatial_weight) + b * graph(hidden, weights[m]) + c * hidden.sum(0))
+            each.append(
+                a * spatial(hidden, spatial_weight)
+                + b * graph(hidden, weights[m])
+                + c * slice_sums(hidden, inputs.segments)
+            )
         return self.fusion(torch.cat(each, dim=1)), each
 
     def losses(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -143,7 +153,10 @@ class PragaModule(nn.Module):
     def decode(self, inputs: Inputs, latent: Tensor) -> list[Tensor]:
         """Features ``(n_obs, n_features)`` of each modality, in the units of the data."""
         smooth = inputs.spatial[0](latent, inputs.spatial[1])
-        return [smooth @ d * scale + center for d, (center, scale) in zip(self.decoders, self.moments, strict=True)]
+        return [
+            add_centers(smooth @ d * scale, centers, inputs.segments)
+            for d, centers, (_, scale) in zip(self.decoders, inputs.centers, self.moments, strict=True)
+        ]
 
     @torch.no_grad()
     def latent(
@@ -160,7 +173,7 @@ class PragaModule(nn.Module):
             torch.cat([x[start:stop] @ encoder for start, stop in blocks])
             for x, encoder in zip(inputs.values, self.encoders, strict=True)
         ]
-        sums = [h.sum(0) for h in hidden]
+        sums = [slice_sums(h, inputs.segments) for h in hidden]
         spatial, spatial_weight = inputs.spatial
         result = hidden[0].new_empty(n_obs, self.settings.n_latent)
         for start, stop in blocks:
@@ -169,6 +182,6 @@ class PragaModule(nn.Module):
                 a, b, c = self.mix[m]
                 near = spatial.rows(h, spatial_weight, start, stop)
                 alike = inputs.features[m][0].rows(h, weights[m], start, stop)
-                each.append(a * near + b * alike + c * sums[m])
+                each.append(a * near + b * alike + c * sums[m][start:stop])
             result[start:stop] = self.fusion(torch.cat(each, dim=1)) if modality is None else each[modality]
         return nn.functional.normalize(result, dim=1)

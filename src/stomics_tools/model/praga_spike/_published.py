@@ -37,7 +37,7 @@ class Published:
             n_neighbors = self.settings.n_spatial_neighbors
             check_batch_sizes(spots.n_obs, spots.batch, n_neighbors, argument="n_spatial_neighbors")
         for name, modality in spots.modalities.items():
-            if name not in spots.feature_graphs:
+            if name not in spots.feature_graphs and modality.present.any():
                 batch = spots.batch[modality.present]
                 n_neighbors = self.settings.n_feature_neighbors
                 check_batch_sizes(len(batch), batch, n_neighbors, argument="n_feature_neighbors")
@@ -48,11 +48,14 @@ class Published:
         features = None
         if module is not None and trained_on:
             features = [(learned.graph, learned.value.detach()) for learned in module.learned]
-        return prepare(spots, self.settings, features=features, moments=moments)
+        center_slices = None if module is None else bool(module.center_slices)
+        return prepare(spots, self.settings, features=features, moments=moments, center_slices=center_slices)
 
     def make_module(self, inputs: Inputs) -> PragaModule:
         """A new module."""
-        return PragaModule(inputs.moments, inputs.features, self.loss_weights, self.settings)
+        return PragaModule(
+            inputs.moments, inputs.features, self.loss_weights, self.settings, center_slices=inputs.center_slices
+        )
 
     def module_of(self, tensors: Mapping[str, Tensor]) -> PragaModule:
         """A module into which these tensors fit."""

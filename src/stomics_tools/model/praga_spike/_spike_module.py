@@ -93,8 +93,11 @@ class SpikeModule(nn.Module):
         Weight of the prediction of each modality.
     settings
         See :class:`~stomics_tools.model.PRAGASpike`.
+    center_slices
+        Whether each slice was centered by itself in training, and is to be in other data.
     """
 
+    center_slices: Tensor
     gain: Tensor
     layer_share: Tensor
     n_epochs: Tensor
@@ -107,6 +110,7 @@ class SpikeModule(nn.Module):
         n_edges: Sequence[int],
         loss_weights: Sequence[float],
         settings: SpikeSettings,
+        center_slices: bool = False,
     ) -> None:
         super().__init__()
         self.settings, self.loss_weights = settings, list(loss_weights)
@@ -116,6 +120,7 @@ class SpikeModule(nn.Module):
             self.register_buffer(f"scale_{m}", scale)
             self.register_buffer(f"encoder_{m}", signal.encoders[m].clone())
             self.register_buffer(f"decoder_{m}", signal.decoders[m].clone())
+        self.register_buffer("center_slices", torch.tensor(center_slices))
         self.register_buffer("gain", torch.zeros(n_directions))
         self.register_buffer("layer_share", torch.ones(()))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
@@ -243,8 +248,9 @@ class SpikeModule(nn.Module):
         if denoised is None:
             self.targets = None
             return
+        tissue = tissue.to(self.gain.device)
         values = [torch.from_numpy(x[tissue.order]).to(self.gain) for _, x in sorted(denoised.items())]
-        self.targets = [(x - center) / scale for x, (center, scale) in zip(values, self.moments, strict=True)]
+        self.targets = [tissue.standardized(x, m) for m, x in enumerate(values)]
 
     def losses(self, tissue: Tissue) -> dict[str, Tensor]:
         """Losses of one training step; running means and prototypes move on with it."""
@@ -356,12 +362,9 @@ class SpikeModule(nn.Module):
             own = own + there * encoded.own[m] + (1 - there) * expected
         return self._padded(predicted + self.gain * (own - predicted))
 
-    def decode(self, latent: Tensor) -> list[Tensor]:
-        """Features ``(n_obs, n_features)`` of each modality, in the units of the data."""
-        return [
-            latent[:, : len(d)] @ d * scale + center
-            for d, (center, scale) in zip(self.decoders, self.moments, strict=True)
-        ]
+    def decode(self, tissue: Tissue, latent: Tensor) -> list[Tensor]:
+        """Features ``(n_obs, n_features)`` of each modality, in the units of the data, about the center of each slice."""
+        return [tissue.in_units(latent[:, : len(d)] @ d, m) for m, d in enumerate(self.decoders)]
 
     def spatial_shares(self) -> Tensor:
         """Share of each ring in the prediction, ``(n_hops,)``; they sum to 1."""

@@ -50,13 +50,16 @@ class Spiking:
             n_feature_neighbors=self.settings.n_feature_neighbors if self.settings.use_fusion else 0,
             n_hops=self.settings.n_hops,
             moments=None if module is None else module.moments,
+            center_slices=None if module is None else bool(module.center_slices),
         )
 
     def make_module(self, inputs: Tissue) -> SpikeModule:
         """A new module, which begins with the closed-form solution."""
         signal = find_signal(inputs, self.settings.n_latent, self.settings.signal_threshold)
         n_edges = [graph.n_edges for graph in (*inputs.rings, *inputs.alike)]
-        return SpikeModule(signal, inputs.moments, n_edges, self.loss_weights, self.settings)
+        return SpikeModule(
+            signal, inputs.moments, n_edges, self.loss_weights, self.settings, center_slices=inputs.center_slices
+        )
 
     def module_of(self, tensors: Mapping[str, Tensor]) -> SpikeModule:
         """A module into which these tensors fit."""
@@ -116,7 +119,7 @@ class Spiking:
     @torch.no_grad()
     def denoised(self, module: SpikeModule, inputs: Tissue, trained_on: bool) -> list[Tensor]:
         """Features of each modality from the latent, in the units of the data."""
-        return module.decode(self._latent_at_once(module, inputs, trained_on))
+        return module.decode(inputs, self._latent_at_once(module, inputs, trained_on))
 
     def encode(self, module: SpikeModule, inputs: Tissue, trained_on: bool, batch_size: int | None = None) -> Encoded:
         """What the encoder finds; free edges are those of the data of training, all alike on other data."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stomics_tools.data import Spots, alike_elsewhere, hilbert_order, rings, spatial_knn
 from stomics_tools.data._tensors import to_graph
+from stomics_tools.model._centers import add_centers, subtract_centers
 from stomics_tools.model._order import Ordered
 from stomics_tools.nn import Graph
 
@@ -33,6 +34,10 @@ class Tissue(Ordered):
         1 or 0, ``(n_obs, 1)`` a modality.
     moments
         Center ``(n_features,)`` and scale (one number) of each modality.
+    centers
+        What was subtracted from the spots of each slice, in the units of the data, ``(n_slices, n_features)`` a modality.
+    center_slices
+        Whether each slice was centered by itself.
     rings
         Spots at 1, 2, ... steps in space, as symmetric patterns without a diagonal.
     distances
@@ -46,6 +51,8 @@ class Tissue(Ordered):
     values: list[Tensor]
     present: list[Tensor]
     moments: list[Moments]
+    centers: list[Tensor]
+    center_slices: bool
     rings: list[Graph]
     distances: list[float]
     alike: list[Graph]
@@ -62,10 +69,21 @@ class Tissue(Ordered):
             values=moved(self.values),
             present=moved(self.present),
             moments=[(center.to(device), scale.to(device)) for center, scale in self.moments],
+            centers=moved(self.centers),
             rings=moved(self.rings),
             alike=moved(self.alike),
             segments=self.segments.to(device),
         )
+
+    def in_units(self, standard: Tensor, modality: int) -> Tensor:
+        """Values of a modality as the module sees them ``(n_obs, n_features)`` to those of the data."""
+        scale = self.moments[modality][1]
+        return add_centers(standard * scale, self.centers[modality], self.segments.tolist())
+
+    def standardized(self, values: Tensor, modality: int) -> Tensor:
+        """The reverse of :meth:`in_units`."""
+        scale = self.moments[modality][1]
+        return add_centers(values.clone(), -self.centers[modality], self.segments.tolist()) / scale
 
 
 def read_tissue(
@@ -75,12 +93,15 @@ def read_tissue(
     n_feature_neighbors: int,
     n_hops: int,
     moments: list[Moments] | None = None,
+    center_slices: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tissue:
     """Build the graphs of `spots`, none of which joins two slices, and put everything in spatial order.
 
-    Modalities stand in the order of their names. With several slices each is centered by itself, which takes away
-    what differs between slices throughout; else by `moments` if they are given.
+    Modalities stand in the order of their names. With `center_slices` each slice is centered by itself, which takes away
+    what differs between slices throughout; else all by `moments`, or their common mean where none are given. By default
+    slices are centered by themselves where there are several: other data are then to be treated alike, also a slice alone.
+    Apart from that common mean nothing here depends on which slices stand side by side.
 
     Raises ``ValueError`` if a slice has fewer spots than neighbours are asked for.
     """
@@ -92,19 +113,21 @@ def read_tissue(
     else:
         nearest = sparse.csr_matrix(spots.spatial_graph[order][:, order])
     near = rings(nearest, n_hops)
-    values, present, used, alike = [], [], [], []
+    if center_slices is None:
+        center_slices = len(np.unique(batch)) > 1
+    starts = np.flatnonzero(np.diff(batch, prepend=-1))
+    segments = [*starts.tolist(), len(batch)]
+    values, present, used, centers, alike = [], [], [], [], []
     for m, (name, modality) in enumerate(sorted(spots.modalities.items())):
         there = modality.present[order]
         x = torch.from_numpy(modality.values[order]).to(dtype)
         center, scale = _moments(x[there]) if moments is None else moments[m]
-        x = (x - center.to(x)) / scale.to(x)
-        if len(spots.batch_names) > 1:
-            for slice_ in np.unique(batch):
-                rows = there & (batch == slice_)
-                x[rows] -= x[rows].mean(0)
+        center, scale = center.to(x), scale.to(x)
+        present.append(torch.from_numpy(there[:, None]).to(dtype))
+        centers.append(subtract_centers(x, center, segments, by_slice=center_slices, present=torch.from_numpy(there)))
+        x /= scale
         x[~there] = 0.0
         values.append(x)
-        present.append(torch.from_numpy(there[:, None]).to(dtype))
         used.append((center, scale))
         if n_feature_neighbors:
             if name in spots.feature_graphs:
@@ -112,16 +135,17 @@ def read_tissue(
             else:
                 pattern = _alike(x.numpy(), there, near, batch, n_feature_neighbors)
             alike.append(to_graph(pattern, dtype)[0])
-    starts = np.flatnonzero(np.diff(batch, prepend=-1))
     return Tissue(
         order=order,
         values=values,
         present=present,
         moments=used,
+        centers=centers,
+        center_slices=center_slices,
         rings=[to_graph(ring, dtype)[0] for ring in near],
-        distances=_distances(near, coordinates),
+        distances=_distances(near, coordinates, batch),
         alike=alike,
-        segments=torch.from_numpy(np.append(starts, len(batch))),
+        segments=torch.tensor(segments),
     )
 
 
@@ -139,6 +163,8 @@ def _alike(
     A spot's own values, noise included, do not choose its neighbours, and none of them has it in its neighbourhood.
     """
     rows = np.flatnonzero(present)
+    if not len(rows):
+        return sparse.csr_matrix((len(x), len(x)))
     around = near[:2]
     mean = np.mean([_row_mean(ring, x, present) for ring in around], axis=0)
     part = alike_elsewhere(mean[rows], n_neighbors, [ring[rows][:, rows] for ring in around], batch[rows])
@@ -162,15 +188,18 @@ def _row_mean(ring: sparse.csr_matrix, x: np.ndarray, present: np.ndarray) -> np
     return (ring @ x) / np.maximum(count, 1)[:, None]
 
 
-def _distances(near: list[sparse.csr_matrix], coordinates: np.ndarray) -> list[float]:
-    """Mean distance of each ring in units of the first, rising; the number of steps where there is none."""
-    means = []
-    for ring in near:
+def _distances(near: list[sparse.csr_matrix], coordinates: np.ndarray, batch: np.ndarray) -> list[float]:
+    """Mean distance of each ring in units of the first of its slice, rising; the number of steps where there is none."""
+    unit = np.zeros(batch.max() + 1)
+    distances = [1.0]
+    for step, ring in enumerate(near, start=1):
         edges = ring.tocoo()
         between = np.linalg.norm(coordinates[edges.row] - coordinates[edges.col], axis=1)
-        means.append(float(between.mean()) if len(between) else np.nan)
-    distances = [1.0]
-    for step, mean in enumerate(means[1:], start=2):
-        known = means[0] > 0 and np.isfinite(mean)
-        distances.append(max(mean / means[0] if known else step, distances[-1] + _LEAST_STEP))
+        own = batch[edges.row]
+        if step == 1:
+            unit = np.bincount(own, between) / np.maximum(np.bincount(own), 1)
+            continue
+        known = unit[own] > 0
+        mean = (between[known] / unit[own[known]]).mean() if known.any() else step
+        distances.append(max(float(mean), distances[-1] + _LEAST_STEP))
     return distances
