@@ -13,7 +13,7 @@ from scipy import sparse
 from stomics_tools import _validate
 
 
-def open_matrix(raw: Any, *, argument: str, where: str) -> np.ndarray | sparse.csr_matrix:
+def open_matrix(raw: Any, *, argument: str, where: str) -> Any:
     """Return the values of a matrix, in memory: dense, or CSR where they are sparse.
 
     Taken are NumPy arrays, all sparse matrices and arrays of SciPy, DataFrames (nullable columns too), torch tensors,
@@ -29,7 +29,7 @@ def open_matrix(raw: Any, *, argument: str, where: str) -> np.ndarray | sparse.c
 
     Returns
     -------
-    The values, which may share memory with `raw`: not to be written. float16 becomes float32, since sums overflow in
+    An ``np.ndarray`` or ``scipy.sparse.csr_matrix``, which may share memory with `raw`: not to be written. float16 becomes float32, since sums overflow in
     it; bool becomes float32; other integers and floats stay as they are. Stored entries of a CSR matrix are summed up
     and sorted.
 
@@ -72,7 +72,7 @@ def dense_matrix(raw: Any, *, argument: str, where: str, own: bool = True) -> np
     return np.array(values, dtype=np.float32, order="C", copy=True if own else None)
 
 
-def expression_matrix(adata: AnnData, layer: str | None) -> tuple[np.ndarray | sparse.csr_matrix, str]:
+def expression_matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
     """Return ``X`` or a layer as :func:`open_matrix` does, and its name in messages.
 
     Raises ``KeyError`` if there is no such layer, ``ValueError`` if it cannot be opened.
@@ -107,7 +107,7 @@ def _in_memory(raw: Any, argument: str, where: str) -> Any:
     if hasattr(raw, "detach"):  # a tensor
         raw = raw.detach().cpu().numpy()
     if isinstance(raw, np.ma.MaskedArray):
-        return raw.astype(np.result_type(raw.dtype, np.float32)).filled(np.nan)
+        return np.ma.filled(raw.astype(np.result_type(raw.dtype, np.float32)), np.nan)
     if isinstance(raw, np.ndarray):
         return np.asarray(raw)
     if sparse.issparse(raw):
