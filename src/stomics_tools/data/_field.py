@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import rich
@@ -9,8 +10,10 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.data.fields import BaseAnnDataField
 
+from stomics_tools.data._origin import recipes_of
 from stomics_tools.data._read import check_same_features, read_spots
-from stomics_tools.data._spots import SpotsSpec
+from stomics_tools.data._recipe import Recipe
+from stomics_tools.data._spots import Spots, SpotsSpec
 
 
 class SpotsField(BaseAnnDataField):
@@ -26,25 +29,36 @@ class SpotsField(BaseAnnDataField):
 
     def __init__(self, spec: SpotsSpec) -> None:
         self.spec = spec
+        self.recipes: dict[str, Recipe] = {}
 
     @property
     def attr_key(self) -> str:
         """Key of the coordinates."""
         return self.spec.spatial_key
 
+    def read(self, adata: AnnData | MuData, state: Mapping[str, Any] | None = None) -> Spots:
+        """Spots of an object, with the `state` of other data: which must have its features, and are prepared alike."""
+        if state is not None:
+            self.recipes = recipes_of(state)
+        spots = read_spots(adata, self.spec, self.recipes)
+        if state is not None:
+            check_same_features(spots, state)
+        return spots
+
     def validate_field(self, adata: AnnData | MuData) -> None:
         """Raise where the data cannot be used."""
-        read_spots(adata, self.spec)
+        self.read(adata)
 
     def register_field(self, adata: AnnData | MuData) -> dict[str, Any]:
         """Features of each modality and names of the batches."""
-        return read_spots(adata, self.spec).state()
+        return self.read(adata).state()
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData | MuData, **kwargs: Any) -> dict[str, Any]:
         """Register an object that must have the modalities and features of another."""
-        spots = read_spots(adata_target, self.spec)
-        check_same_features(spots, state_registry)
-        return spots.state()
+        state = self.read(adata_target, state_registry).state()
+        for name, modality in state["modalities"].items():  # how the data of training were made stays known
+            modality["origin"] = state_registry["modalities"][name].get("origin") or modality["origin"]
+        return state
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Number of features of each modality and of batches."""

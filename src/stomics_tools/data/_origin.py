@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,12 +38,34 @@ def keys_of_recipes(adata: AnnData) -> list[str]:
     return [key for key, entry in adata.uns.items() if isinstance(entry, Mapping) and ENTRY in entry]
 
 
-def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> tuple[dict[str, str], Recipe | None]:
-    """Marks of how ``obsm[key]`` was made, and its recipe where one is stored.
+@dataclass(frozen=True)
+class Origin:
+    """How an array of ``obsm`` was made.
 
-    Marks are hashes: ``"recipe"`` of one of ours; of scanpy's PCA ``"loadings"`` and ``"variance"``. They outlive
-    files and subsets of spots, and all but loadings a subset of genes. None are given where nothing tells.
+    Parameters
+    ----------
+    key
+        Its key.
+    marks
+        Hashes that are equal for arrays of one fit: ``"recipe"`` of a recipe of ours; of scanpy's PCA ``"loadings"`` and
+        ``"variance"``. They outlive files and subsets of spots, and all but loadings a subset of genes. There are none
+        where nothing tells.
+    recipe
+        The recipe, if there is one.
     """
+
+    key: str
+    marks: Mapping[str, str]
+    recipe: Recipe | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The same as plain values and arrays."""
+        recipe = None if self.recipe is None else self.recipe.plain()
+        return {"key": self.key, "marks": dict(self.marks), "recipe": recipe}
+
+
+def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> Origin:
+    """Find out how ``obsm[key]`` was made."""
     recipe = stored_recipe(adata, key, argument=argument, where=where)
     values = adata.obsm[key]
     # scanpy's defaults have names of their own; `key_added` of `sc.pp.pca` is the name of all three.
@@ -49,16 +73,81 @@ def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> tuple[d
     if recipe is not None and recipe.n_comps == values.shape[1]:
         later = by_scanpy and _has_variance(values, adata.uns.get("pca"))
         if not later and _made_by(recipe, adata, key, where):
-            return {"recipe": recipe.fingerprint}, recipe
+            marks = {"recipe": recipe.fingerprint, **_marks_of_components(adata, key, key, values.shape[1])}
+            return Origin(key, marks, recipe)
+    if by_scanpy:
+        return Origin(key, _marks_of_components(adata, "pca", "PCs", values.shape[1]))
+    return Origin(key, {} if recipe is not None else _marks_of_components(adata, key, key, values.shape[1]))
+
+
+def _marks_of_components(adata: AnnData, uns: str, varm: str, n_comps: int) -> dict[str, str]:
+    """Hashes of variances and loadings that are stored beside principal components."""
     marks = {}
-    if recipe is None or by_scanpy:
-        uns, varm = ("pca", "PCs") if by_scanpy else (key, key)
-        entry = adata.uns.get(uns)
-        if isinstance(entry, Mapping) and "variance" in entry:
-            marks["variance"] = _hash(entry["variance"])
-        if varm in adata.varm and np.ndim(adata.varm[varm]) == 2 and adata.varm[varm].shape[1] == values.shape[1]:
-            marks["loadings"] = _hash(adata.varm[varm])
-    return marks, None
+    entry = adata.uns.get(uns)
+    if isinstance(entry, Mapping) and "variance" in entry:
+        marks["variance"] = _hash(entry["variance"])
+    if varm in adata.varm and np.shape(adata.varm[varm])[1:] == (n_comps,):
+        marks["loadings"] = _hash(adata.varm[varm])
+    return marks
+
+
+def recipes_of(state: Mapping[str, Any]) -> dict[str, Recipe]:
+    """Recipes of the modalities of a state, see :meth:`Spots.state`."""
+    return {
+        name: Recipe.from_plain(modality["origin"]["recipe"], argument="modalities", where=name)
+        for name, modality in state["modalities"].items()
+        if (modality.get("origin") or {}).get("recipe") is not None
+    }
+
+
+def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | None) -> None:
+    """Check that an array was made like that of training.
+
+    Parameters
+    ----------
+    name
+        The modality.
+    found
+        How the new array was made.
+    expected
+        :meth:`Origin.state` of the array of training.
+
+    Raises
+    ------
+    ValueError
+        If it was made otherwise.
+
+    Warns
+    -----
+    UserWarning
+        If nothing says how it was made, though the array of training did.
+    """
+    if found is None or not expected or not expected["marks"]:
+        return
+    if any(found.marks.get(mark) == value for mark, value in expected["marks"].items()):
+        return
+    key = expected["key"]
+    if expected["recipe"] is None:
+        cure = (
+            "Project them with the loadings of training and store these in `varm`; or prepare the data of training by "
+            "`st.pp.rna`, and new data by `st.pp.rna(new, reference=training)`."
+        )
+    else:
+        added = "" if key in (_keys.PCA, _keys.PROTEIN, _keys.LSI) else f", key_added={key!r}"
+        cure = (
+            f"Prepare new data like these: `st.pp.{expected['recipe']['kind']}(new, reference=training{added})`; or "
+            f"delete `obsm[{key!r}]`, and the model prepares the raw counts."
+        )
+    if found.marks:
+        raise ValueError(
+            f"Modality {name!r}: `obsm[{key!r}]` was made by another fit than the data of training, so that its columns "
+            f"mean something else. {cure}"
+        )
+    warnings.warn(
+        f"Modality {name!r}: nothing says whether `obsm[{key!r}]` was made like the data of training. {cure}",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def _has_variance(values: Any, entry: Any) -> bool:
@@ -66,55 +155,6 @@ def _has_variance(values: Any, entry: Any) -> bool:
     if not isinstance(entry, Mapping) or np.shape(entry.get("variance")) != (values.shape[1],) or len(values) < 2:
         return False
     return bool(np.allclose(np.asarray(values).var(axis=0, ddof=1), entry["variance"], rtol=1e-2))
-
-
-def check_origin(
-    name: str, found: Mapping[str, str], expected: Mapping[str, str], *, key: str, kind: str | None
-) -> str | None:
-    """Compare marks of new data with those of training.
-
-    Parameters
-    ----------
-    name
-        The modality.
-    found, expected
-        Marks of :func:`origin_of`.
-    key
-        ``obsm`` key of the array.
-    kind
-        Function of ``pp`` that made the array of training, if the model knows its recipe.
-
-    Returns
-    -------
-    A warning where the new data say nothing of how they were made, though the data of training did.
-
-    Raises
-    ------
-    ValueError
-        If they were made otherwise.
-    """
-    if not expected:
-        return None
-    same = [found[mark] == value for mark, value in expected.items() if mark in found]
-    if any(same):
-        return None
-    if kind is None:
-        cure = (
-            "Project them with the loadings of training, for example by `scanpy.tl.ingest`; or prepare all data by "
-            "`stomics_tools.pp.rna`, which takes `reference=`."
-        )
-    else:
-        added = "" if key in (_keys.PCA, _keys.PROTEIN, _keys.LSI) else f", key_added={key!r}"
-        cure = (
-            f"Prepare them like the data of training: `st.pp.{kind}(new, reference=training{added})`; or delete "
-            f"`obsm[{key!r}]`, and the model prepares the raw counts."
-        )
-    if found:
-        raise ValueError(
-            f"Modality {name!r}: `obsm[{key!r}]` was made by another fit than that of the data of training, so that "
-            f"its columns mean something else. {cure}"
-        )
-    return f"Modality {name!r}: nothing says whether `obsm[{key!r}]` was made like that of the data of training. {cure}"
 
 
 def find_counts(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,21 @@ from stomics_tools import _validate
 from stomics_tools.data._columns import count_scale, named_columns
 from stomics_tools.data._log_counts import are_counts, check_same_unit
 from stomics_tools.data._matrix import dense_matrix, open_matrix
+from stomics_tools.data._origin import Origin, check_origin, find_counts, origin_of
+from stomics_tools.data._recipe import Recipe
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
 
+logger = logging.getLogger("stomics_tools")
 
-def read_spots(data: AnnData | MuData, spec: SpotsSpec, *, learn: bool = True) -> Spots:
+
+def read_spots(
+    data: AnnData | MuData, spec: SpotsSpec, recipes: Mapping[str, Recipe] | None = None, *, learn: bool = True
+) -> Spots:
     """Read and check the spots of `data`; nothing is written to it.
 
-    With `learn` there must be something to learn from: a modality that no spot has, or whose values are all the same,
-    and modalities without a spot in common are refused. A trained model takes such data.
+    A modality whose ``obsm`` key is not there is made of raw counts, if `recipes` has one for it. With `learn` there
+    must be something to learn from: a modality that no spot has, or whose values are all the same, and modalities
+    without a spot in common are refused. A trained model takes such data.
 
     Raises
     ------
@@ -41,9 +50,9 @@ def read_spots(data: AnnData | MuData, spec: SpotsSpec, *, learn: bool = True) -
     kind = "mdata" if isinstance(data, MuData) else "adata"
     _validate.check_obs_names(data.obs_names, where=kind)
     modalities = {
-        name: _read_mudata_modality(data, name, key, spec, learn)
+        name: _read_mudata_modality(data, name, key, spec, (recipes or {}).get(name), learn)
         if isinstance(data, MuData)
-        else _read_modality(data, name, key, spec, learn, where="adata")
+        else _read_modality(data, name, key, spec, (recipes or {}).get(name), learn, where="adata")
         for name, key in spec.modalities.items()
     }
     if learn:
@@ -78,6 +87,7 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
             f"`modalities`: the model was set up with {sorted(expected)}, found {sorted(spots.modalities)}."
         )
     for name, modality in spots.modalities.items():
+        check_origin(name, modality.origin, expected[name].get("origin"))
         n_features, names = expected[name]["n_features"], expected[name]["feature_names"]
         if modality.n_features != n_features:
             raise ValueError(
@@ -101,13 +111,17 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
         )
 
 
-def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, learn: bool, *, where: str) -> Modality:
+def _read_modality(
+    adata: AnnData, name: str, key: str, spec: SpotsSpec, recipe: Recipe | None, learn: bool, *, where: str
+) -> Modality:
     argument = f"modalities[{name!r}]"
     in_obsm, in_layers = key in adata.obsm, key in adata.layers
     if in_obsm + in_layers + (key == "X") > 1:
         places = [p for p, there in (("obsm", in_obsm), ("layers", in_layers), ("X", key == "X")) if there]
         raise ValueError(f"`{argument}`: {key!r} is in more than one of {places} of `{where}`. Rename one of them.")
     if not (in_obsm or in_layers or key == "X"):
+        if recipe is not None:
+            return _prepared(adata, name, key, recipe, where)
         _validate.check_key(
             key, ["X", *adata.obsm, *adata.layers], argument=argument, where=f"{where}.X, .obsm and .layers"
         )
@@ -138,7 +152,21 @@ def _read_modality(adata: AnnData, name: str, key: str, spec: SpotsSpec, learn: 
             f"`{argument}`: `{place}` is constant (every spot has the same values). "
             "Leave this modality out or name another array."
         )
-    return Modality(values, present, names, whole, counts=total is not None)
+    origin = origin_of(adata, key, argument=argument, where=where) if in_obsm else None
+    return Modality(values, present, names, whole, counts=total is not None, origin=origin)
+
+
+def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -> Modality:
+    """A modality whose array is not there, made of raw counts by the recipe that made the data of training."""
+    argument = f"modalities[{name!r}]"
+    try:
+        counts, place = find_counts(adata, None, recipe, argument=argument, where=where)
+    except ValueError as error:
+        raise ValueError(f"{error} Or store what the model takes in `{where}.obsm[{key!r}]`.") from error
+    logger.info("`%s.obsm[%r]` is not there: `%s` is prepared like the data of training.", where, key, place)
+    values = recipe.transform(counts, adata.var_names, argument=argument, where=place)
+    present = np.ones(len(values), dtype=bool)
+    return Modality(values, present, None, origin=Origin(key, {"recipe": recipe.fingerprint}, recipe))
 
 
 def _find_present(values: np.ndarray, argument: str, place: str, learn: bool) -> np.ndarray:
@@ -158,14 +186,16 @@ def _find_present(values: np.ndarray, argument: str, place: str, learn: bool) ->
     return ~absent
 
 
-def _read_mudata_modality(mdata: MuData, name: str, key: str, spec: SpotsSpec, learn: bool) -> Modality:
+def _read_mudata_modality(
+    mdata: MuData, name: str, key: str, spec: SpotsSpec, recipe: Recipe | None, learn: bool
+) -> Modality:
     _validate.check_key(name, mdata.mod, argument="modalities", where="mdata.mod")
     rows, there = _rows_in_modality(mdata, name)
-    own = _read_modality(mdata.mod[name], name, key, spec, learn, where=f"mdata[{name!r}]")
+    own = _read_modality(mdata.mod[name], name, key, spec, recipe, learn, where=f"mdata[{name!r}]")
     values = np.zeros((mdata.n_obs, own.n_features), dtype=np.float32)
     present = np.zeros(mdata.n_obs, dtype=bool)
     values[there], present[there] = own.values[rows], own.present[rows]
-    return Modality(values, present, own.names, own.whole, own.counts)
+    return replace(own, values=values, present=present)
 
 
 def _rows_in_modality(mdata: MuData, name: str) -> tuple[np.ndarray, np.ndarray]:

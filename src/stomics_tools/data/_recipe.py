@@ -71,12 +71,13 @@ class Recipe:
     # ------------------------------------------------------------- keeping it
 
     def plain(self) -> dict[str, Any]:
-        """The recipe as ``uns`` and files hold it: names are values, never keys; what is None is left out."""
-        kept = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
-        for name in _TEXT:
-            if kept[name] is not None:
-                kept[name] = np.array(kept[name], dtype=object)
-        return {name: value for name, value in kept.items() if value is not None}
+        """The recipe as files of models hold it: arrays, lists and plain values; what is None is left out."""
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: list(v) if name in _TEXT else v for name, v in kept.items() if v is not None}
+
+    def entry(self) -> dict[str, Any]:
+        """The recipe as ``uns`` holds it: names of features are values, never keys."""
+        return {name: np.array(v, dtype=object) if name in _TEXT else v for name, v in self.plain().items()}
 
     @classmethod
     def from_plain(cls, kept: Mapping[str, Any], *, argument: str, where: str) -> Recipe:

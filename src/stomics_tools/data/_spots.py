@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from stomics_tools.data._origin import Origin
+
 
 @dataclass(frozen=True)
 class SpotsSpec:
@@ -48,7 +50,8 @@ class Modality:
 
     ``values`` float32 ``(n_obs, n_features)``, zero in the rows where ``present`` (bool ``(n_obs,)``) is false;
     ``names`` of the features where they have any; ``whole`` where the values of the object are whole and none is
-    negative, as counts are; ``counts`` where they were taken as counts, so that ``values`` are their logarithms.
+    negative, as counts are; ``counts`` where they were taken as counts, so that ``values`` are their logarithms;
+    ``origin`` says how an array of ``obsm`` was made.
     """
 
     values: np.ndarray
@@ -56,6 +59,7 @@ class Modality:
     names: tuple[str, ...] | None
     whole: bool = False
     counts: bool = False
+    origin: Origin | None = None
 
     @property
     def n_features(self) -> int:
@@ -98,7 +102,7 @@ class Spots:
         return digest.hexdigest()
 
     def state(self) -> dict[str, Any]:
-        """What another object must share with this one, in plain values."""
+        """What another object must share with this one, in plain values and arrays."""
         return {
             "modalities": {
                 name: {
@@ -106,6 +110,7 @@ class Spots:
                     "feature_names": None if m.names is None else list(m.names),
                     "whole": m.whole,
                     "counts": m.counts,
+                    "origin": None if m.origin is None else m.origin.state(),
                 }
                 for name, m in self.modalities.items()
             },

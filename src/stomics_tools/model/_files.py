@@ -9,13 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 FORMAT = 1
 _TENSORS = "model.safetensors"
 _META = "model.json"
+_ARRAY = "stomics_tools.array."  # names of the tensors that belong to the description
 
 
 def write_model(folder: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], *, overwrite: bool) -> None:
@@ -36,7 +38,10 @@ def write_model(folder: str | Path, tensors: dict[str, Tensor], meta: dict[str, 
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial / _TENSORS)
+        arrays: dict[str, Tensor] = {}
+        meta = _take_arrays(meta, arrays)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        save_file({**tensors, **arrays}, partial / _TENSORS)
         content = {"format": FORMAT, "sha256": _hash(partial / _TENSORS), **meta}
         (partial / _META).write_text(json.dumps(content, indent=1, allow_nan=False))
         partial.chmod(0o755)
@@ -75,9 +80,29 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _hash(folder / _TENSORS) != digest:
         raise ValueError(f"`dir_path`: {str(folder / _TENSORS)!r} is truncated or was changed after it was saved.")
     try:
-        return load_file(folder / _TENSORS), meta
+        tensors = load_file(folder / _TENSORS)
     except SafetensorError as error:
         raise ValueError(f"`dir_path`: {str(folder / _TENSORS)!r} is damaged ({error}).") from error
+    arrays = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAY)}
+    return tensors, _put_arrays(meta, arrays)
+
+
+def _take_arrays(meta: Any, arrays: dict[str, Tensor]) -> Any:
+    """The description with the name of a tensor for each array of numpy; the tensors are added to `arrays`."""
+    if isinstance(meta, dict):
+        return {name: _take_arrays(value, arrays) for name, value in meta.items()}
+    if isinstance(meta, np.ndarray):
+        name = f"{_ARRAY}{len(arrays)}"
+        arrays[name] = from_numpy(np.array(meta))  # a copy, since safetensors refuses memory that two share
+        return name
+    return meta
+
+
+def _put_arrays(meta: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The description with its arrays."""
+    if isinstance(meta, dict):
+        return {name: _put_arrays(value, arrays) for name, value in meta.items()}
+    return arrays.get(meta, meta) if isinstance(meta, str) else meta
 
 
 def _hash(path: Path) -> str:

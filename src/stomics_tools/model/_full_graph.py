@@ -20,6 +20,7 @@ from stomics_tools._params import plain_params
 from stomics_tools._random import local_seed
 from stomics_tools.data import Spots, SpotsSpec, check_same_features, read_spots
 from stomics_tools.data._field import SpotsField
+from stomics_tools.data._origin import recipes_of
 from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model._objects import own_data
@@ -43,19 +44,31 @@ class FullGraphModel(SpatialModel):
     # ---------------------------------------------------------------- setup
 
     @classmethod
-    def _setup(cls, data: AnnData | MuData, spec: SpotsSpec, setup_args: dict[str, Any]) -> None:
-        """Register `data`; nothing is changed if it cannot be used."""
+    def _setup(
+        cls,
+        data: AnnData | MuData,
+        spec: SpotsSpec,
+        setup_args: dict[str, Any],
+        *,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        """Register `data`, like other data with the registry `source`; nothing is changed if it cannot be used."""
+        field = SpotsField(spec)
         if data.is_view:  # registering it checks it as well, but a view has to be made an object of its own before
-            read_spots(data, spec)
+            field.read(
+                data, None if source is None else source["field_registries"][field.registry_key]["state_registry"]
+            )
             own_data(data)
-        cls._register(data, SpotsField(spec), setup_args)
+        cls._register(data, field, setup_args, source=source)
 
     def _read(self, data: AnnData | MuData | None) -> Spots:
         """Spots of `data` (default: the object of setup), which must have the features of setup; it is not written.
 
-        For a trained model a slice may lack a modality altogether.
+        Raw counts are prepared by the recipes of setup, where the arrays of setup are not there. For a trained model a
+        slice may lack a modality altogether.
         """
-        spots = read_spots(self.adata if data is None else data, self._spec, learn=not self.is_trained_)
+        data = self.adata if data is None else data
+        spots = read_spots(data, self._spec, recipes_of(self._state), learn=not self.is_trained_)
         check_same_features(spots, self._state)
         return spots
 
@@ -249,10 +262,10 @@ class FullGraphModel(SpatialModel):
         """
         tensors, meta = cls._read_saved(dir_path)
         setup = meta["setup"]
-        spec = SpotsSpec(**setup)
-        check_same_features(read_spots(adata, spec), meta["state"])
         kind = "mdata" if isinstance(adata, MuData) else "adata"
-        cls._setup(adata, spec, cls._get_setup_method_args(**{"cls": cls, kind: adata}, **setup))
+        args = cls._get_setup_method_args(**{"cls": cls, kind: adata}, **setup)
+        source = cls._saved_registry(SpotsField.registry_key, setup, meta["state"])
+        cls._setup(adata, SpotsSpec(**setup), args, source=source)
         model = cls(adata, **meta["arguments"])
         model._restore(model._module_of(tensors), tensors, meta)
         return model

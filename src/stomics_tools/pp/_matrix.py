@@ -182,7 +182,7 @@ def write_components(
     if components.variance is not None:
         entry.update(variance=components.variance, variance_ratio=components.variance_ratio)
     if recipe is not None and adata.var_names.is_unique:
-        entry[ENTRY] = recipe.plain()
+        entry[ENTRY] = recipe.entry()
     elif recipe is not None:
         logg.warning("`adata.var_names` repeat, so that no recipe is kept. Call `adata.var_names_make_unique()` first.")
     if components.loadings is not None:

@@ -45,8 +45,8 @@ def save_recipe(adata: AnnData, path: str | Path, key: str = _keys.PCA) -> None:
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = recipe.plain()
-    arrays = {n: v for n, v in plain.items() if isinstance(v, np.ndarray) and v.dtype != object}
-    rest = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in plain.items() if n not in arrays}
+    arrays = {name: value for name, value in plain.items() if isinstance(value, np.ndarray)}
+    rest = {name: value for name, value in plain.items() if name not in arrays}
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         save_file(arrays, partial, metadata={_HEADER: json.dumps({**rest, "fingerprint": recipe.fingerprint})})
