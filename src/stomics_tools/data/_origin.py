@@ -15,7 +15,7 @@ from scipy import sparse
 
 from stomics_tools import _keys, _validate
 from stomics_tools.data._log_counts import are_counts
-from stomics_tools.data._matrix import open_matrix
+from stomics_tools.data._matrix import dense_matrix, open_matrix
 from stomics_tools.data._recipe import ENTRY, Recipe
 
 logger = logging.getLogger("stomics_tools")
@@ -154,7 +154,8 @@ def _has_variance(values: Any, entry: Any) -> bool:
     """Whether the columns of an array have the variances that scanpy's PCA recorded: it wrote the array last."""
     if not isinstance(entry, Mapping) or np.shape(entry.get("variance")) != (values.shape[1],) or len(values) < 2:
         return False
-    return bool(np.allclose(np.asarray(values).var(axis=0, ddof=1), entry["variance"], rtol=1e-2))
+    array = dense_matrix(values, argument="obsm", where="obsm", own=False)
+    return bool(np.allclose(array.var(axis=0, ddof=1, dtype=np.float64), entry["variance"], rtol=1e-2))
 
 
 def find_counts(
@@ -236,7 +237,7 @@ def _made_by(recipe: Recipe, adata: AnnData, key: str, where: str) -> bool:
     if not names.is_unique or (names.get_indexer(list(needed)) < 0).any():
         return True
     rows = np.unique(np.linspace(0, adata.n_obs - 1, _N_CHECKED).astype(np.int64))
-    values = np.asarray(adata.obsm[key])[rows]
+    values = dense_matrix(adata.obsm[key], argument=key, where=f"{where}.obsm[{key!r}]", own=False)[rows]
     counts = sparse.csr_matrix(sparse.csr_matrix(raw)[rows] if sparse.issparse(raw) else raw[rows])
     there = np.isfinite(values).all(axis=1)
     data = counts.data

@@ -159,6 +159,9 @@ def _read_modality(
 def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -> Modality:
     """A modality whose array is not there, made of raw counts by the recipe that made the data of training."""
     argument = f"modalities[{name!r}]"
+    origin = Origin(key, {"recipe": recipe.fingerprint}, recipe)
+    if adata.n_obs == 0:  # no spot of a slice has this modality
+        return Modality(np.zeros((0, recipe.n_comps), np.float32), np.zeros(0, dtype=bool), None, origin=origin)
     try:
         counts, place = find_counts(adata, None, recipe, argument=argument, where=where)
     except ValueError as error:
@@ -166,7 +169,7 @@ def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -
     logger.info("`%s.obsm[%r]` is not there: `%s` is prepared like the data of training.", where, key, place)
     values = recipe.transform(counts, adata.var_names, argument=argument, where=place)
     present = np.ones(len(values), dtype=bool)
-    return Modality(values, present, None, origin=Origin(key, {"recipe": recipe.fingerprint}, recipe))
+    return Modality(values, present, None, origin=origin)
 
 
 def _find_present(values: np.ndarray, argument: str, place: str, learn: bool) -> np.ndarray:
