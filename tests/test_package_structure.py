@@ -21,9 +21,11 @@ PACKAGE = Path(st.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "lightning", "scvi", "scanpy", "squidpy")
 
-OWN_LEAVES = {"", "_compat", "_keys", "_params", "_random", "_validate", "_mixture"}
+OWN_LEAVES = {"", "_by_name", "_compat", "_keys", "_namespace", "_params", "_random", "_validate", "_mixture"}
 MAY_IMPORT = {
+    "_by_name": set(),
     "_compat": set(),
+    "_namespace": set(),
     "_keys": set(),
     "_params": {""},
     "_random": set(),
@@ -31,7 +33,7 @@ MAY_IMPORT = {
     "_mixture": set(),
     "metrics": OWN_LEAVES,
     "baselines": OWN_LEAVES,
-    "nn": set(),
+    "nn": {"_namespace"},
     "data": OWN_LEAVES | {"nn"},
     "train": OWN_LEAVES | {"nn", "data"},
     "model": OWN_LEAVES | {"nn", "data", "train"},
@@ -73,7 +75,7 @@ def test_imports_flow_one_way(source):
     inside = source.relative_to(PACKAGE)
     part = inside.parts[0].removesuffix(".py")
     if part == "__init__":
-        assert not any(part_of(name) for name in imports_of(source) if name.startswith("stomics_tools"))
+        assert {part_of(name) for name in imports_of(source) if name.startswith("stomics_tools")} <= {"_namespace"}
         return
     allowed = MAY_IMPORT[part]
     if allowed is None:
@@ -119,6 +121,39 @@ def test_namespaces_load_when_touched():
     assert "stomics_tools.model" not in loaded
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         st.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [name for name in st.__all__ if name != "__version__"])
+def test_namespaces_list_what_is_public(name):
+    namespace = getattr(st, name)
+    assert dir(namespace) == sorted(namespace.__all__)
+    assert all(callable(getattr(namespace, public)) for public in namespace.__all__)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "wrong", "meant"),
+    [
+        ("", "plt", "pl"),
+        ("", "dataset", "datasets"),
+        ("model", "PragaSpike", "PRAGASpike"),
+        ("model", "praga_spike", "PRAGASpike"),
+        ("model", "Graphst", "GraphST"),
+        ("tl", "spatial_domain", "spatial_domains"),
+        ("tl", "SpatialDomains", "spatial_domains"),
+        ("pl", "domain", "domains"),
+        ("pp", "rna_", "rna"),
+        ("metrics", "score_label", "score_labels"),
+        ("nn", "LifNode", "LIFNode"),
+        ("datasets", "simulate_multiomic", "simulate_multiomics"),
+        ("baselines", "Ridge", "PCARidge"),
+    ],
+)
+def test_misspelled_attributes_get_a_suggestion(namespace, wrong, meant):
+    place = getattr(st, namespace) if namespace else st
+    with pytest.raises(AttributeError, match=f"no attribute '{wrong}'. Did you mean '{meant}'"):
+        getattr(place, wrong)
+    with pytest.raises(AttributeError, match=r"no attribute '\w+'$"):
+        place.zzzzzz  # noqa: B018
 
 
 def namespaces() -> list[ModuleType]:

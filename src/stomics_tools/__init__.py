@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
+from stomics_tools._namespace import missing_attribute
+
 __version__ = version("stomics-tools")
 
 _NAMESPACES = ("baselines", "datasets", "metrics", "model", "nn", "pl", "pp", "tl")
@@ -19,7 +21,7 @@ __all__ = ["__version__", *_NAMESPACES]
 def __getattr__(name: str) -> ModuleType:
     if name in _NAMESPACES:
         return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise missing_attribute(__name__, name, __all__)
 
 
 def __dir__() -> list[str]:

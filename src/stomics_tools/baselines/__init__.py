@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.baselines._boosting import GradientBoosting
 from stomics_tools.baselines._cell_types import CellTypeCentroid, CellTypeMean
 from stomics_tools.baselines._knn import KNNRetrieval
@@ -31,3 +34,11 @@ __all__ = [
     "SpatialKNN",
     "TrainingMean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

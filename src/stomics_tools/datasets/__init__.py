@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.datasets._counts import Modality
 from stomics_tools.datasets._her2st import her2st
 from stomics_tools.datasets._hest import hest
@@ -26,3 +29,11 @@ __all__ = [
     "simulate_multiomics",
     "simulate_sections",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

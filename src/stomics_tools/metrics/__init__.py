@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.metrics._correlation import depth_out, pearson_per_gene, spearman_per_gene
 from stomics_tools.metrics._domains import score_domains
 from stomics_tools.metrics._embedding import silhouette
@@ -71,3 +74,11 @@ __all__ = [
     "spearman_per_gene",
     "trustworthiness",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from stomics_tools._by_name import align_rows
 from stomics_tools.metrics._matrices import check_pair, check_per_spot, check_truth, mean_of_defined
 
 _DEGREE = 3
@@ -21,6 +22,7 @@ def pearson_per_gene(truth: Any, prediction: Any, *, sections: Any = None) -> np
     ----------
     truth
         True expression ``(n_obs, n_genes)``. NaN: the gene was not measured in that spot, which then does not count.
+        Spots and genes of DataFrames are joined by name; arrays go by position. So it is in all scores of expression.
     prediction
         Predicted expression ``(n_obs, n_genes)``, finite.
     sections
@@ -35,8 +37,9 @@ def pearson_per_gene(truth: Any, prediction: Any, *, sections: Any = None) -> np
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
+    truth, prediction, sections = align_rows({"truth": truth, "prediction": prediction, "sections": sections})
     true, predicted = check_pair(truth, prediction)
     return _by_section(_pearson, true, predicted, sections)
 
@@ -60,8 +63,9 @@ def spearman_per_gene(truth: Any, prediction: Any, *, sections: Any = None) -> n
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
+    truth, prediction, sections = align_rows({"truth": truth, "prediction": prediction, "sections": sections})
     true, predicted = check_pair(truth, prediction)
     return _by_section(_spearman, true, predicted, sections)
 
@@ -92,6 +96,7 @@ def depth_out(values: Any, log_depth: Any, *, sections: Any = None) -> np.ndarra
     ValueError
         If lengths differ or depths are not finite.
     """
+    values, log_depth, sections = align_rows({"values": values, "log_depth": log_depth, "sections": sections})
     values = check_truth(values, argument="values")
     depth = check_per_spot(log_depth, len(values), argument="log_depth").astype(np.float64)
     if not np.isfinite(depth).all():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from stomics_tools._by_name import align_rows
 from stomics_tools.metrics._embedding import silhouette
 from stomics_tools.metrics._graph import local_purity, morans_i_labels
 from stomics_tools.metrics._labels import label_codes, score_labels
@@ -16,7 +16,7 @@ def score_domains(
     true: Any = None,
     graph: Any = None,
     embedding: Any = None,
-    ignore: Iterable[Any] = (),
+    ignore: Any = (),
     seed: int = 0,
 ) -> dict[str, float]:
     """Every score that the given arrays allow.
@@ -26,13 +26,14 @@ def score_domains(
     predicted
         Predicted domains ``(n_obs,)``.
     true
-        True labels ``(n_obs,)``: adds the scores of :func:`score_labels`.
+        True labels ``(n_obs,)``: adds the scores of :func:`score_labels`. Series and DataFrames are brought into the
+        order of `predicted` by the names of their spots; arrays go by position.
     graph
-        Sparse graph of the spots ``(n_obs, n_obs)``: adds ``morans_i`` and ``local_purity`` of the predicted domains.
+        Sparse graph of the spots ``(n_obs, n_obs)``, in the order of `predicted`: adds ``morans_i`` and ``local_purity`` of the predicted domains.
     embedding
         Representation ``(n_obs, n_features)``: adds the ``silhouette`` of the predicted domains in it.
     ignore
-        True labels that mean "unlabelled".
+        True label, or labels, that mean "unlabelled".
     seed
         Of the subsample of :func:`silhouette`.
 
@@ -40,7 +41,8 @@ def score_domains(
     -------
     Name of each score to its value, with the number of predicted domains as ``n_domains``.
     """
-    scores = {"n_domains": float(label_codes(predicted).max(initial=-1) + 1)}
+    predicted, true, embedding = align_rows({"predicted": predicted, "true": true, "embedding": embedding})
+    scores = {"n_domains": float(label_codes(predicted, argument="predicted").max(initial=-1) + 1)}
     if true is not None:
         scores |= score_labels(true, predicted, ignore=ignore)
     if graph is not None:

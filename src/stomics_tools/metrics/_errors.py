@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stomics_tools._by_name import align_columns
 from stomics_tools.metrics._matrices import check_pair, check_per_gene, mean_of_defined
 
 
@@ -26,7 +27,7 @@ def mean_squared_error(truth: Any, prediction: Any) -> float:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     true, predicted = check_pair(truth, prediction)
     return float(mean_of_defined((true - predicted) ** 2))
@@ -49,7 +50,7 @@ def mean_absolute_error(truth: Any, prediction: Any) -> float:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     true, predicted = check_pair(truth, prediction)
     return float(mean_of_defined(np.abs(true - predicted)))
@@ -72,7 +73,7 @@ def rmse_per_gene(truth: Any, prediction: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     true, predicted = check_pair(truth, prediction)
     return np.sqrt(mean_of_defined((true - predicted) ** 2, axis=0))
@@ -100,7 +101,7 @@ def r2_against(truth: Any, prediction: Any, train_mean: Any) -> float:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     left, all_of_it = _squared_errors(truth, prediction, train_mean)
     return float(1 - left.sum() / all_of_it.sum()) if all_of_it.sum() else float("nan")
@@ -125,7 +126,7 @@ def r2_per_gene(truth: Any, prediction: Any, train_mean: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     left, all_of_it = _squared_errors(truth, prediction, train_mean)
     share = np.divide(left, all_of_it, out=np.full_like(left, np.nan), where=all_of_it > 0)
@@ -153,7 +154,7 @@ def relative_variance_difference(truth: Any, prediction: Any) -> float:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     true, predicted = check_pair(truth, prediction)
     predicted = np.where(np.isnan(true), np.nan, predicted)
@@ -185,7 +186,7 @@ def gene_correlation_error(truth: Any, prediction: Any) -> float:
     Raises
     ------
     ValueError
-        If shapes differ or the prediction is not finite.
+        If shapes or names differ or the prediction is not finite.
     """
     true, predicted = check_pair(truth, prediction)
     measured = ~np.isnan(true)
@@ -198,6 +199,7 @@ def gene_correlation_error(truth: Any, prediction: Any) -> float:
 
 def _squared_errors(truth: Any, prediction: Any, train_mean: Any) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the measured spots, of the prediction and of the training mean, ``(n_genes,)`` each."""
+    _, train_mean = align_columns({"truth": truth, "train_mean": train_mean})
     true, predicted = check_pair(truth, prediction)
     mean = check_per_gene(train_mean, true.shape[1], argument="train_mean")
     left, right = np.nansum((true - predicted) ** 2, axis=0), np.nansum((true - mean) ** 2, axis=0)

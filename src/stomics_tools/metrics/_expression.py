@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stomics_tools._by_name import align_columns, align_rows
 from stomics_tools.metrics._correlation import depth_out, pearson_per_gene, spearman_per_gene
 from stomics_tools.metrics._errors import (
     gene_correlation_error,
@@ -72,8 +73,12 @@ def score_expression(
     Raises
     ------
     ValueError
-        If shapes do not fit or the prediction is not finite.
+        If shapes or names do not fit or the prediction is not finite.
     """
+    truth, prediction, sections, log_depth = align_rows(
+        {"truth": truth, "prediction": prediction, "sections": sections, "log_depth": log_depth}
+    )
+    _, train_mean = align_columns({"truth": truth, "train_mean": train_mean})
     true, predicted = check_pair(truth, prediction)
     mean = check_per_gene(train_mean, true.shape[1], argument="train_mean")
     rank = None if gene_rank is None else _check_rank(gene_rank, true.shape[1])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stomics_tools._by_name import align_rows
 from stomics_tools._validate import check_coordinates
 from stomics_tools.metrics._correlation import centred_genes
 from stomics_tools.metrics._matrices import check_pair, mean_of_defined
@@ -44,6 +45,7 @@ def morans_i_error(truth: Any, prediction: Any, coordinates: Any, *, n_neighbors
     ValueError
         If shapes differ, or predictions or coordinates are not finite.
     """
+    truth, prediction, coordinates = align_rows({"truth": truth, "prediction": prediction, "coordinates": coordinates})
     true, predicted = check_pair(truth, prediction)
     xy = check_coordinates(coordinates, argument="coordinates", where="coordinates")
     if len(xy) != len(true):

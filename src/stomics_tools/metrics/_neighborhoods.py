@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stomics_tools._by_name import align_rows
 from stomics_tools._validate import check_integer
 from stomics_tools.metrics._labels import label_codes
 from stomics_tools.metrics._matrices import check_per_spot
@@ -74,6 +75,7 @@ def neighborhood_composition(truth: Any, prediction: Any, labels: Any, *, n_neig
     ValueError
         If shapes differ, labels are missing, there are too few cells, or positions are not finite or all on one point.
     """
+    truth, prediction, labels = align_rows({"truth": truth, "prediction": prediction, "labels": labels})
     x, y = centred_pair(truth, prediction)
     n_obs = len(x)
     k = check_n_neighbors(n_neighbors, n_obs, largest=n_obs - 1)

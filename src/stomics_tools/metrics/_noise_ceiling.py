@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from stomics_tools._by_name import align_columns, align_rows
 from stomics_tools._validate import check_counts, check_integer
 from stomics_tools.metrics._correlation import depth_out, pearson_per_gene
 from stomics_tools.metrics._matrices import mean_of_defined
@@ -62,6 +63,8 @@ def noise_ceiling(
         If counts are negative, fractional or not finite, or fewer than two spots have any.
     """
     check_integer(n_splits, argument="n_splits")
+    _, sections = align_rows({"counts": counts, "sections": sections})
+    _, genes = align_columns({"counts": counts, "genes": genes})
     matrix = sparse.csr_matrix(counts)
     check_counts(matrix, argument="counts", where="counts", integer=True)
     total = np.asarray(matrix.sum(axis=1)).ravel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stomics_tools._by_name import align_rows
 from stomics_tools._validate import check_number
 from stomics_tools.metrics._layout import distance_spearman, gyration_ratio, sliced_wasserstein
 from stomics_tools.metrics._neighborhoods import (
@@ -29,7 +30,8 @@ def score_positions(
     Parameters
     ----------
     truth
-        True positions of the cells of one section ``(n_obs, 2 or 3)``.
+        True positions of the cells of one section ``(n_obs, 2 or 3)``. Cells and axes of DataFrames are joined by name;
+        arrays go by position.
     prediction
         Predicted positions ``(n_obs, 2 or 3)``, in the same unit.
     labels
@@ -55,10 +57,10 @@ def score_positions(
     Raises
     ------
     ValueError
-        If shapes differ, there are too few cells, or positions are not finite or all on one point.
+        If shapes or names differ, there are too few cells, or positions are not finite or all on one point.
     """
     unit = check_number(unit_scale, argument="unit_scale", low=0.0, open_low=True)
-    pair = truth, prediction
+    *pair, labels = align_rows({"truth": truth, "prediction": prediction, "labels": labels})
     scores = {
         "nrmsd": normalized_rmsd(*pair),
         "rmsd": rmsd(*pair) * unit,

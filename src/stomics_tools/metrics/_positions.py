@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stomics_tools._by_name import align_columns, align_rows
 from stomics_tools._validate import check_coordinates
 
 TIE = 1e-9
@@ -18,7 +19,13 @@ _ROUNDING = 1e-12
 def centred_pair(
     first: Any, second: Any, *, names: tuple[str, str] = ("truth", "prediction")
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float64 ``(n_obs, 2 or 3)`` about their centres; ``ValueError`` unless they can be compared."""
+    """Return both as float64 ``(n_obs, 2 or 3)`` about their centres; ``ValueError`` unless they can be compared.
+
+    Rows and columns of DataFrames are joined by name.
+    """
+    first, second = align_columns(
+        dict(zip(names, align_rows(dict(zip(names, (first, second), strict=True))), strict=True))
+    )
     x, y = (check_coordinates(values, argument=n, where=n) for values, n in zip((first, second), names, strict=True))
     if x.shape != y.shape:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
+from stomics_tools._by_name import align_columns
 from stomics_tools.metrics._matrices import check_pair, check_samples
 
 _CHUNK = 2**22
@@ -77,6 +78,10 @@ def crps_gaussian(truth: Any, mean: Any, sd: Any) -> np.ndarray:
     ValueError
         If shapes do not fit or a standard deviation is negative or not finite.
     """
+    if np.shape(sd) == np.shape(truth):
+        _, sd = check_pair(truth, sd, argument="sd")
+    else:
+        _, sd = align_columns({"truth": truth, "sd": sd})
     true, mu = check_pair(truth, mean, argument="mean")
     sigma = np.broadcast_to(np.asarray(sd, dtype=np.float64), true.shape)
     if not (np.isfinite(sigma) & (sigma >= 0)).all():

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stomics_tools import _validate
+from stomics_tools._by_name import align_rows
 from stomics_tools.metrics._labels import label_codes
 
 
@@ -35,6 +36,7 @@ def spatial_blocks(coordinates: Any, n_blocks: int = 20, *, batch: Any = None, s
     -------
     Block of each spot from 0 on, int64 ``(n_obs,)``.
     """
+    coordinates, batch = align_rows({"coordinates": coordinates, "batch": batch})
     xy = _validate.check_coordinates(coordinates, argument="coordinates", where="coordinates")
     _validate.check_integer(n_blocks, argument="n_blocks")
     slices = np.zeros(len(xy), dtype=np.int64) if batch is None else np.unique(batch, return_inverse=True)[1]
@@ -67,7 +69,8 @@ def linear_probe(
     Parameters
     ----------
     representation
-        ``(n_obs, n_features)``; standardised on training spots.
+        ``(n_obs, n_features)``; standardised on training spots. Spots of Series and DataFrames are joined by name; arrays
+        go by position.
     labels
         ``(n_obs,)``; spots without a label are left out.
     coordinates
@@ -93,6 +96,9 @@ def linear_probe(
     ValueError
         If lengths differ, values are not finite, or there are fewer than two labels or too few blocks.
     """
+    representation, labels, coordinates, batch = align_rows(
+        {"representation": representation, "labels": labels, "coordinates": coordinates, "batch": batch}
+    )
     z = np.asarray(representation, dtype=np.float64)
     codes = label_codes(labels)
     xy = _validate.check_coordinates(coordinates, argument="coordinates", where="coordinates")

@@ -1,5 +1,8 @@
 """Building blocks that know torch only."""
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.nn.codes import code_usage
 from stomics_tools.nn.dual_spike_attention import DualSpikeAttention
 from stomics_tools.nn.firing_rates import FiringRate, firing_rates
@@ -84,3 +87,11 @@ __all__ = [
     "unroll",
     "width_penalty",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.pl._codebook import codebook_usage
 from stomics_tools.pl._compare import compare_models
 from stomics_tools.pl._domains import domains
@@ -29,3 +32,11 @@ __all__ = [
     "positions",
     "prototypes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

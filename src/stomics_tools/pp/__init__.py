@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.data._recipe import Recipe
 from stomics_tools.pp._atac import atac
 from stomics_tools.pp._counts import split_counts, thin_counts
@@ -26,3 +29,11 @@ __all__ = [
     "split_counts",
     "thin_counts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stomics_tools._namespace import missing_attribute
 from stomics_tools.tl._domains import spatial_domains
 from stomics_tools.tl._evaluate_expression import evaluate_expression
 from stomics_tools.tl._evaluate_representation import evaluate_representation
@@ -48,4 +49,8 @@ def __getattr__(name: str) -> Any:
         from stomics_tools.tl._var_st import var_st
 
         return var_st
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise missing_attribute(__name__, name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
