@@ -136,7 +136,6 @@ def test_namespaces_list_what_is_public(name):
         ("", "plt", "pl"),
         ("", "dataset", "datasets"),
         ("model", "PragaSpike", "PRAGASpike"),
-        ("model", "praga_spike", "PRAGASpike"),
         ("model", "Graphst", "GraphST"),
         ("tl", "spatial_domain", "spatial_domains"),
         ("tl", "SpatialDomains", "spatial_domains"),
