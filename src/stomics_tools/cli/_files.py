@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
-from stomics_tools._compat import columns_as_given
+from stomics_tools._compat import columns_as_given, writing
 from stomics_tools._validate import check_key
 from stomics_tools.cli._output import replacing
-from stomics_tools.datasets import read_slice
+from stomics_tools.datasets._read import read_file
 
 if TYPE_CHECKING:
     from stomics_tools.model._base import SpatialModel
+
+
+_LARGE_TABLE = 50
+"""Columns of a table that are tried in a zarr folder, where each is a folder of its own and takes its time."""
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def named(argument: str) -> Iterator[None]:
 def read_input(path: Path, *, argument: str = "input") -> AnnData | MuData:
     """Read a slice; the error names the argument that named the file."""
     with named(argument):
-        return read_slice(path)
+        return read_file(path)
 
 
 def check_fits(data: AnnData | MuData, output: Path) -> None:
@@ -44,9 +54,43 @@ def check_fits(data: AnnData | MuData, output: Path) -> None:
         )
 
 
+def check_writable(data: AnnData | MuData, path: Path, *, argument: str = "output") -> None:
+    """Raise ``ValueError`` or ``OSError`` unless `data` can be written to `path` and read again.
+
+    All tables and names are written to a file beside `path` and read, with empty matrices in place of the large ones,
+    so that this takes little time whatever the size of the data; the file is removed.
+    """
+    free, needed = shutil.disk_usage(path.parent).free, _size(data)
+    if needed > free:
+        raise OSError(
+            f"`{argument}`: the data take about {needed / 2**30:.1f} GiB, in '{path.parent}' {free / 2**30:.1f} GiB are "
+            "free. Make room, or choose another folder."
+        )
+    trial = path.with_name(f".{path.stem}.{os.getpid()}.trial{path.suffix}")
+    try:
+        outline = _outline(data, slow=path.suffix == ".zarr")
+        write_output(outline, trial)
+        _check_keys(outline, read_file(trial))
+    except Exception as error:
+        slashes = [key for key in _keys_of(data) if "/" in key]
+        why = str(error)
+        if slashes:
+            why = f"A slash stands for a folder there: rename the keys {slashes[:5]}."
+        elif "header message is too large" in why:
+            why += " A table of more than about 4,000 columns does not fit: store it as an array."
+        raise ValueError(
+            f"`{argument}`: the data cannot be written as a {path.suffix} file and read again. {why}"
+        ) from error
+    finally:
+        if trial.is_dir():
+            shutil.rmtree(trial)
+        else:
+            trial.unlink(missing_ok=True)
+
+
 def write_output(data: AnnData | MuData, path: Path) -> None:
     """Write a slice whole or not at all, as what its suffix says; ``.zarr`` holds either kind of object."""
-    with replacing(path) as part, columns_as_given():
+    with replacing(path) as part, writing():
         if path.suffix == ".zarr":
             data.write_zarr(part)
         elif isinstance(data, MuData):
@@ -55,15 +99,92 @@ def write_output(data: AnnData | MuData, path: Path) -> None:
             data.write_h5ad(part)
 
 
-def write_results(
-    data: AnnData | MuData, model: SpatialModel, output: Path, save_model: Path | None, *, overwrite: bool
-) -> str:
-    """Write data, and the model if it is to be saved; the names of both."""
-    write_output(data, output)
-    if save_model is None:
-        return str(output)
-    model.save(save_model, overwrite=overwrite)
-    return f"{output}, {save_model}"
+@contextmanager
+def model_kept(
+    model: SpatialModel, output: Path | None, save_model: Path | None, *, overwrite: bool = False
+) -> Iterator[None]:
+    """Save a trained model, if it is to be saved, before anything of the block can fail.
+
+    If it is not, and the block fails, it is saved beside the output all the same. The error says where it is.
+    """
+    if save_model is not None:
+        model.save(save_model, overwrite=overwrite)
+    try:
+        yield
+    except Exception as error:
+        where = save_model
+        if where is None and output is not None:
+            where = _unused(output.with_name(f"{output.stem}_model"))
+            try:
+                model.save(where)
+            except Exception:  # noqa: BLE001 - the first error is the one to be told
+                where = None
+        if where is not None:
+            error.add_note(f"The trained model is in '{where}': go on from it by `--load-model`.")
+        raise
+
+
+def written(output: Path, save_model: Path | None) -> str:
+    """The names of what was written."""
+    return str(output) if save_model is None else f"{output}, {save_model}"
+
+
+def _unused(path: Path) -> Path:
+    return next(p for i in count() if not (p := path if i == 0 else path.with_name(f"{path.name}_{i}")).exists())
+
+
+def _size(data: AnnData | MuData) -> int:
+    """Bytes of the values, about."""
+    parts = data.mod.values() if isinstance(data, MuData) else [data]
+    return sum(part.__sizeof__() for part in parts)
+
+
+def _outline(data: AnnData | MuData, *, slow: bool) -> AnnData | MuData:
+    """The object with all of its names and tables, and empty matrices; of large tables a part, if they are `slow`."""
+    if isinstance(data, MuData):
+        with columns_as_given():
+            result = MuData({name: _outline(adata, slow=slow) for name, adata in data.mod.items()})
+            result.obs, result.uns = data.obs, data.uns
+    else:
+        sparse_rows = sparse.csr_matrix(data.shape, dtype=np.float32)
+        layers = {str(key): sparse_rows for key in data.layers if key is not None}
+        result = AnnData(obs=data.obs, var=data.var, uns=data.uns, layers=layers)
+        if data.raw is not None:
+            result.raw = AnnData(sparse.csr_matrix(data.raw.shape, dtype=np.float32), obs=data.obs, var=data.raw.var)
+        result.varm.update({key: _outline_of(value, slow) for key, value in data.varm.items()})
+        result.varp.update({key: sparse.csr_matrix(value.shape, dtype=np.float32) for key, value in data.varp.items()})
+    result.obsm.update({key: _outline_of(value, slow) for key, value in data.obsm.items()})
+    result.obsp.update({key: sparse.csr_matrix(value.shape, dtype=np.float32) for key, value in data.obsp.items()})
+    return result
+
+
+def _outline_of(value: Any, slow: bool) -> Any:
+    """A table as it is, one column of zeros in place of a matrix."""
+    if isinstance(value, pd.DataFrame) and slow and value.shape[1] > _LARGE_TABLE:
+        slashes = [column for column in value if "/" in str(column)]
+        return value[[*value.columns[:_LARGE_TABLE].difference(slashes), *slashes]]
+    if isinstance(value, pd.DataFrame) or not hasattr(value, "dtype") or value.dtype == object or value.ndim < 2:
+        return value
+    return np.zeros((value.shape[0], 1), dtype=np.float32)
+
+
+def _keys_of(data: AnnData | MuData) -> list[str]:
+    parts = [data, *(data.mod.values() if isinstance(data, MuData) else [])]
+    names = list(data.mod) if isinstance(data, MuData) else []
+    for part in parts:
+        for attribute in ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns"):
+            mapping = getattr(part, attribute, None)
+            names += [] if mapping is None else [str(key) for key in mapping]
+        tables = [value for value in part.obsm.values() if isinstance(value, pd.DataFrame)]
+        names += [str(column) for table in tables for column in table]
+    return names
+
+
+def _check_keys(data: AnnData | MuData, back: AnnData | MuData) -> None:
+    """Raise ``ValueError`` if a key was lost."""
+    lost = sorted(set(_keys_of(data)) - set(_keys_of(back)))
+    if lost:
+        raise ValueError(f"These keys are not read again: {lost[:5]}.")
 
 
 def holder(data: AnnData | MuData, modality: str | None, output: Path) -> AnnData | MuData:

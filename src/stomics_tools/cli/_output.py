@@ -54,8 +54,9 @@ def check_not_input(input: Path | None, outputs: list[Path], *, argument: str = 
 
 
 def one_line(error: Exception) -> str:
-    """Message of an error, without the quotes that a ``KeyError`` puts around it."""
+    """Message of an error, without the quotes that a ``KeyError`` puts around it, and the notes that were added to it."""
     message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    message = " ".join([message, *getattr(error, "__notes__", [])])
     expected = isinstance(error, (KeyError, TypeError, ValueError, OSError))
     hint = "" if expected else f" ({type(error).__name__}; run again with --debug for the traceback)"
     return " ".join(message.split()) + hint
@@ -78,6 +79,10 @@ class Clock:
         now = perf_counter()
         print(f"{name:10}{now - self._last:7.1f} s  {what}", flush=True)
         self._last = now
+
+    def say(self, name: str, what: str) -> None:
+        """Print something that took no time."""
+        print(f"{name:10}{'':9}  {what}", flush=True)
 
     @property
     def total(self) -> float:

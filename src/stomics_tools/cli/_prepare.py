@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
@@ -14,52 +13,50 @@ from scipy import sparse
 from stomics_tools import _keys, pp
 from stomics_tools._compat import columns_as_given
 from stomics_tools._validate import check_key
+from stomics_tools.cli._features import Report, check_measured, kinds_apart
+from stomics_tools.data._feature_types import Kind, feature_kinds, kind_of_modality
 from stomics_tools.pp._matrix import cap_components, principal_components, write_components
-
-Kind = Literal["rna", "protein", "atac"]
 
 READY: dict[Kind, str] = {"rna": _keys.PCA, "protein": _keys.PROTEIN, "atac": _keys.LSI}
 _RECIPES: dict[Kind, Callable[..., Any]] = {"rna": pp.rna, "protein": pp.protein, "atac": pp.atac}
-_NAMES: dict[Kind, tuple[str, ...]] = {
-    "rna": ("rna", "gex", "gene", "transcript", "expression"),
-    "protein": ("prot", "adt", "antibod", "cite"),
-    "atac": ("atac", "peak", "chromatin", "epigenom", "h3k"),
-}
 _INTERVAL = r"^\w+[:_-]\d+[_-]\d+$"
 _PANEL_SIZE, _PANEL_DENSITY = 150, 0.8
 """A panel of antibodies is small, and nearly all of its counts are above zero."""
 
 
-def as_mudata(data: AnnData | MuData, modality: Kind | None) -> MuData:
+def as_mudata(data: AnnData | MuData, modality: Kind | None, *, report: Report = lambda line: None) -> MuData:
     """The modalities of an AnnData as a MuData; a MuData is returned as it is.
 
-    An AnnData with several ready representations has a modality for each, one with several feature types (as Cell
-    Ranger and Space Ranger write them) is split by them, any other has one modality, called `modality` if given.
+    An AnnData with several ready representations has a modality for each, one with features of several kinds, as Cell
+    Ranger, Space Ranger and Xenium write them, a modality for each kind, and any other has one modality, called
+    `modality` if given. `report` receives a line on feature types that are taken together.
     """
     if isinstance(data, MuData):
         return data
     ready = {kind: key for kind, key in READY.items() if key in data.obsm}
-    types = data.var["feature_types"].astype(str) if "feature_types" in data.var else pd.Series(dtype=str)
     mods: dict[str, AnnData]
     if modality is not None:
         mods = {modality: data}
     elif len(ready) > 1:
         mods = {kind: AnnData(obs=data.obs[[]], obsm={key: data.obsm[key]}) for kind, key in ready.items()}
         mods[next(iter(ready))] = data
-    elif types.nunique() > 1:
-        mods = {_kind_of_name(name) or name: data[:, (types == name).to_numpy()].copy() for name in types.unique()}
     else:
-        mods = {next(iter(ready), None) or _guess_kind(data, types): data}
+        mods = dict(kinds_apart(data, report)) or {next(iter(ready), None) or _guess_kind(data): data}
     with columns_as_given():
         return MuData(mods)
 
 
-def prepare(name: str, adata: AnnData, *, seed: int) -> tuple[str, str]:
+def prepare(name: str, adata: AnnData, *, seed: int, counts: bool | None = None) -> tuple[str, str]:
     """Make the representation of one modality unless it is there.
 
     Returns its ``obsm`` key and one line on what was done.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be made of it; the message names the modality.
     """
-    kind = _kind_of_name(name) or _guess_kind(adata, pd.Series(dtype=str))
+    kind = kind_of_modality(name) or _guess_kind(adata)
     key = READY[kind]
     if key in adata.obsm:
         return key, f"{name}: obsm[{key!r}] as it is"
@@ -69,23 +66,23 @@ def prepare(name: str, adata: AnnData, *, seed: int) -> tuple[str, str]:
         raise ValueError(
             f"Modality {name!r} has no `X`, no layer 'counts' and no `obsm` key {key!r}. Store its counts or one of these."
         )
-    if _are_counts(values):
-        _RECIPES[kind](adata, layer=layer, seed=seed, key_added=key)
-        how = f"recipe pp.{kind} on counts"
-    else:
-        _scaled_components(adata, key, seed=seed)
-        how = "no counts: scaled, PCA"
+    check_measured(adata, name, values)
+    try:
+        if _are_counts(values):
+            _RECIPES[kind](adata, layer=layer, seed=seed, key_added=key)
+            how = f"recipe pp.{kind} on counts"
+        else:
+            _scaled_components(adata, key, seed=seed)
+            how = "no counts: scaled, PCA"
+    except ValueError as error:
+        raise ValueError(f"Modality {name!r} cannot be prepared. {error}") from error
     return key, f"{name}: {how}, {adata.obsm[key].shape[1]} components"
 
 
-def _kind_of_name(name: str) -> Kind | None:
-    return next((kind for kind, parts in _NAMES.items() if any(part in name.lower() for part in parts)), None)
-
-
-def _guess_kind(adata: AnnData, types: pd.Series) -> Kind:
-    named = _kind_of_name(types.iloc[0]) if len(types) else None
-    if named is not None:
-        return named
+def _guess_kind(adata: AnnData) -> Kind:
+    told = feature_kinds(adata.var).found
+    if told:
+        return told[0]
     if adata.n_vars and adata.var_names.str.match(_INTERVAL).mean() > 0.9:
         return "atac"
     if 0 < adata.n_vars <= _PANEL_SIZE and adata.X is not None and _are_counts(adata.X):
@@ -114,7 +111,7 @@ def _scaled_components(adata: AnnData, key: str, *, seed: int) -> None:
 
 
 def representations(
-    data: AnnData | MuData, modality: Kind | None, named: list[str] | None, *, seed: int, report: Callable[[str], None]
+    data: AnnData | MuData, modality: Kind | None, named: list[str] | None, *, seed: int, report: Report
 ) -> dict[str, str]:
     """The ``obsm`` key of each modality, made where it is not there.
 
@@ -132,7 +129,7 @@ def representations(
     report
         Receives a line on each modality that was prepared.
     """
-    parts = as_mudata(data, modality).mod
+    parts = as_mudata(data, modality, report=report).mod
     keys: dict[str, str] = {}
     for name, _, key in (item.partition("=") for item in named or parts):
         if not key:

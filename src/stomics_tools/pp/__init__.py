@@ -7,6 +7,7 @@ from typing import Any
 from stomics_tools._namespace import missing_attribute
 from stomics_tools.data._recipe import Recipe
 from stomics_tools.pp._atac import atac
+from stomics_tools.pp._controls import drop_controls
 from stomics_tools.pp._counts import split_counts, thin_counts
 from stomics_tools.pp._join_tiles import join_tile_features
 from stomics_tools.pp._patch_features import patch_features
@@ -18,6 +19,7 @@ from stomics_tools.pp._smooth import smooth, smooth_features
 __all__ = [
     "Recipe",
     "atac",
+    "drop_controls",
     "join_tile_features",
     "load_recipe",
     "patch_features",
