@@ -261,16 +261,21 @@ def test_a_writer_that_fails_leaves_what_was_there(place, tmp_path, monkeypatch,
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
-def test_a_failing_writer_is_one_line_and_1(place, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("save", [True, False])
+def test_a_failing_writer_leaves_the_model(place, tmp_path, monkeypatch, capsys, save):
     def fail(*_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(_files, "write_output", fail)
-    saved = tmp_path / "model"
-    output = tmp_path / "out.h5ad"
-    assert run("graphst", place / "rna.h5ad", "--output", output, "--save-model", saved, *QUICK) == 1
-    assert capsys.readouterr().err == "stomics: error: No space left on device\n"
-    assert not list(tmp_path.iterdir())
+    saved = tmp_path / ("model" if save else "out_model")
+    asked = ("--save-model", saved) if save else ()
+    assert run("graphst", place / "rna.h5ad", "--output", tmp_path / "out.h5ad", *asked, *QUICK) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"stomics: error: No space left on device The trained model is in '{saved}'")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [saved]
+    model = st.model.GraphST.load(saved, st.datasets.read_slice(place / "rna.h5ad"))
+    assert len(model.history["train_loss"]) == 2
 
 
 def test_saved_models_are_replaced_only_if_told(place, tmp_path, capsys):

@@ -122,9 +122,7 @@ def _usual(data: AnnData | MuData, names: tuple[str, ...], argument: str, remark
             remarks.append(f"obs[{name!r}] has missing values and is not taken for slices")
             continue
         if n_values * fewest > len(column):
-            remarks.append(
-                f"obs[{name!r}] holds {n_values} values in {len(column)} spots and is not taken for {what}"
-            )
+            remarks.append(f"obs[{name!r}] holds {n_values} values in {len(column)} spots and is not taken for {what}")
             continue
         remarks.append(
             f"{n_values} {what} in obs[{name!r}], found by its name; `{flag}` names another column, or {NONE!r}"

@@ -31,6 +31,8 @@ def compare(
     batch_key: str | None = None,
     spatial_key: str = "spatial",
     modality: Literal["rna", "protein", "atac"] | None = None,
+    counts: bool | None = None,
+    keep_controls: bool = False,
 ) -> None:
     """Compare methods that find spatial domains, each with several seeds.
 
@@ -62,25 +64,31 @@ def compare(
     n_domains
         Number of domains. Default: as many as there are labels.
     label_key
-        Column of true labels. Default: one with a usual name (domain, layer, region, ...).
+        Column of true labels, or none. Default: one with a usual name (domain, layer, region, ...).
     batch_key
-        Column that tells several slices apart. Default: one with a usual name (slice, section, sample, ...).
+        Column that tells several slices apart, or none. Default: one with a usual name (slice, section, sample, ...).
     spatial_key
         Key of the coordinates in obsm.
     modality
         What an h5ad file holds. Default: recognised by its feature types, names and values.
+    counts
+        Whether values are counts. Default: those that are whole and not negative.
+    keep_controls
+        Take control features (negative control probes, blanks, ...) as features; they are left out by default.
 
     Examples
     --------
-    stomics compare --input slice.h5mu --output-dir compared
+    stomics compare slice.h5mu --output-dir compared
     stomics compare --data all --models original enhanced graphst --output-dir compared
     """
     from stomics_tools._validate import check_integer
+    from stomics_tools.cli._checks import check_input, check_permission
 
     if input is not None and data is not None:
         raise ValueError("`input` names one file and `data` a folder of them. Leave one of them out.")
-    if input is not None and not input.exists():
-        raise FileNotFoundError(f"`input`: no such file '{input}'.")
+    if input is not None:
+        check_input(input)
+    check_permission(output_dir, "output_dir")
     for argument, value, minimum in (("seeds", seeds, 1), ("max_epochs", max_epochs, 1), ("n_domains", n_domains, 2)):
         if value is not None:
             check_integer(value, argument=argument, minimum=minimum)
@@ -90,7 +98,16 @@ def compare(
     from stomics_tools.cli._compare_slice import Options, chosen_models, compare_slice
 
     keys = {"label_key": label_key, "batch_key": batch_key, "spatial_key": spatial_key}
-    options = Options(chosen_models(models, settings or {}, max_epochs), seeds, max_epochs, n_domains, keys, modality)
+    options = Options(
+        chosen_models(models, settings or {}, max_epochs),
+        seeds,
+        max_epochs,
+        n_domains,
+        keys,
+        modality,
+        counts,
+        keep_controls,
+    )
     if files is None:
         compare_slice(input, output_dir, options)
     else:
@@ -104,9 +121,10 @@ def slice_files(data: str) -> dict[str, Path]:
         folder = os.environ.get("STOMICS_DATA", "")
         if not folder:
             raise ValueError("`data`: 'all' stands for the folder of the variable STOMICS_DATA, which is not set.")
-    if not Path(folder).is_dir():
+    place = Path(folder).expanduser()
+    if not place.is_dir():
         raise FileNotFoundError(f"`data`: no such folder '{folder}'.")
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix in _SUFFIXES)
+    paths = sorted(path for path in place.iterdir() if path.suffix in _SUFFIXES)
     if not paths:
         raise ValueError(f"`data`: '{folder}' holds no file that ends in one of {list(_SUFFIXES)}.")
     stems = [path.stem for path in paths]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from matplotlib.figure import Figure
 from stomics_tools import datasets, pl, tl
 from stomics_tools._validate import check_obs_names, check_option
 from stomics_tools.cli._annotation import Annotation
+from stomics_tools.cli._features import check_name, usable_features
+from stomics_tools.cli._files import read_input
 from stomics_tools.cli._output import Clock, check_not_input, replacing
-from stomics_tools.cli._prepare import Kind, as_mudata, prepare
+from stomics_tools.cli._prepare import as_mudata, prepare
+from stomics_tools.data._feature_types import Kind
 from stomics_tools.tl._compare_input import DEFAULT, READY, check_contenders
 
 _COLUMNS = {
@@ -43,6 +47,8 @@ class Options:
     n_domains: int | None
     keys: Mapping[str, Any]
     modality: Kind | None
+    counts: bool | None = None
+    keep_controls: bool = False
 
 
 def chosen_models(
@@ -75,35 +81,42 @@ def compare_slice(path: Path | None, folder: Path, options: Options) -> pd.DataF
     clock = Clock()
     csv, picture = folder / "compare.csv", folder / "compare.png"
     check_not_input(path, [csv, picture])
-    data = datasets.simulate_multiomics(1500, 6, seed=0) if path is None else datasets.read_slice(path)
+    data = datasets.simulate_multiomics(1500, 6, seed=0) if path is None else read_input(path)
     check_obs_names(data.obs_names)
-    mdata = as_mudata(data, options.modality)
+    report = partial(clock.say, "features")
+    data = usable_features(data, options.modality, keep_controls=options.keep_controls, report=report)
+    mdata = as_mudata(data, options.modality, report=report)
     known = Annotation.of(mdata, **options.keys)
     if known.labels is None and options.n_domains is None:
         raise Skipped("it has no labels. Name their column in `label_key`, or give `n_domains`.")
     if known.labels is not None:
         mdata.obs[known.label_key] = known.labels
     by = f", {known.labels.nunique()} labels in {known.label_key!r}" if known.labels is not None else ""
-    clock.step("read", f"{'simulated slice' if path is None else path.name}, {mdata.n_obs} spots{by}")
+    what = "simulated slice" if path is None else path.name
+    clock.step("read", f"{what}, {mdata.n_obs} spots{known.by_slices}{by}")
+    for remark in known.remarks if path is not None else ():
+        clock.say("columns", remark)
     modalities = {}
     for name, adata in mdata.mod.items():
-        modalities[name], how = prepare(name, adata, seed=0)
+        check_name(name, "modalities")
+        modalities[name], how = prepare(name, adata, seed=0, counts=options.counts)
         clock.step("prepare", how)
 
-    table = tl.compare_models(
-        mdata,
-        options.models,
-        options.seeds,
-        modalities=modalities,
-        spatial_key=options.keys["spatial_key"],
-        batch_key=known.slice_key,
-        labels_key=known.label_key,
-        n_domains=options.n_domains,
-        max_epochs=options.max_epochs,
-        train_kwargs={"enable_progress_bar": False},
-        out=csv,
-        progress=sys.stderr.isatty(),
-    )
+    with known.named():
+        table = tl.compare_models(
+            mdata,
+            options.models,
+            options.seeds,
+            modalities=modalities,
+            spatial_key=options.keys["spatial_key"],
+            batch_key=known.slice_key,
+            labels_key=known.label_key,
+            n_domains=options.n_domains,
+            max_epochs=options.max_epochs,
+            train_kwargs={"enable_progress_bar": False},
+            out=csv,
+            progress=sys.stderr.isatty(),
+        )
     clock.step("compare", f"{len(options.models)} methods, {options.seeds} seeds")
     if (table["error"] == "").any():
         figure = pl.compare_models(table, return_fig=True)

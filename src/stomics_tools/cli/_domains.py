@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools import metrics, tl
+from stomics_tools.cli import _files
 from stomics_tools.cli._annotation import Annotation
+from stomics_tools.cli._output import Clock
 
 
 def number_of_domains(asked: int | None, known: Annotation) -> tuple[int | None, str]:
@@ -30,3 +34,27 @@ def find_domains(data: AnnData | MuData, key: str, known: Annotation, n_domains:
         return line
     scores = metrics.score_labels(known.labels, data.obs[column])
     return f"{line}; {known.label_key!r}: ARI {scores['ari']:.3f}, NMI {scores['nmi']:.3f}"
+
+
+def finish(
+    data: AnnData | MuData,
+    whole: AnnData | MuData,
+    key: str,
+    known: Annotation,
+    n_domains: int | None,
+    *,
+    seed: int,
+    output: Path,
+    save_model: Path | None,
+    clock: Clock,
+) -> None:
+    """Find domains and write `whole`, which holds `data`; if there can be no domains, the rest is written first."""
+    try:
+        found = find_domains(data, key, known, n_domains, seed=seed)
+    except Exception as error:
+        _files.write_output(whole, output)
+        error.add_note(f"Everything but the domains is in '{output}'.")
+        raise
+    clock.step("domains", found)
+    _files.write_output(whole, output)
+    clock.step("write", _files.written(output, save_model))

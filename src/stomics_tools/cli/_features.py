@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from stomics_tools.data._feature_types import (
     KINDS,
@@ -106,15 +107,24 @@ def one_kind(data: AnnData, modality: str | None, report: Report) -> AnnData:
     return parts[kind]
 
 
-def check_measured(adata: AnnData, name: str, values: object) -> None:
-    """Raise ``ValueError``, which names the modality, if it has no two features or no value that is not zero."""
-    if adata.n_vars < 2:
-        raise ValueError(f"Modality {name!r} has {adata.n_vars} features, at least 2 are needed. {_leave_out(name)}")
-    stored = values.data if hasattr(values, "indptr") else np.asarray(values)
-    if not np.any(np.nan_to_num(np.asarray(stored))):
+def check_name(name: str, argument: str) -> None:
+    """Raise ``ValueError`` if a modality, whose name becomes part of keys in files, has a slash in it."""
+    if "/" in name:
         raise ValueError(
-            f"Modality {name!r} has no value above zero: nothing was measured in {adata.n_obs} spots x {adata.n_vars} "
-            f"features. {_leave_out(name)}"
+            f"`{argument}`: a modality cannot be called {name!r}: in a file a slash stands for a folder. Rename it, for "
+            f"example {name.replace('/', '_')!r}."
+        )
+
+
+def check_measured(adata: AnnData, name: str, values: object) -> None:
+    """Raise ``ValueError`` if a modality has fewer than two features, or no value that is not zero."""
+    if adata.n_vars < 2:
+        raise ValueError(f"It has {adata.n_vars} features, at least 2 are needed. {_leave_out(name)}")
+    stored = values.data if sparse.issparse(values) else np.asarray(values)
+    if not np.any(np.nan_to_num(stored)):
+        raise ValueError(
+            f"All values of {adata.n_obs} spots x {adata.n_vars} features are zero: nothing was measured. "
+            f"{_leave_out(name)}"
         )
 
 

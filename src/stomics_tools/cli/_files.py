@@ -10,14 +10,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata
+import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
+from anndata.io import read_elem, write_elem
 from mudata import MuData
 from scipy import sparse
 
 from stomics_tools._compat import columns_as_given, writing
 from stomics_tools._validate import check_key
+from stomics_tools.cli._features import Report, check_name, one_kind, usable_features
 from stomics_tools.cli._output import replacing
 from stomics_tools.datasets._read import read_file
 
@@ -67,13 +72,16 @@ def check_writable(data: AnnData | MuData, path: Path, *, argument: str = "outpu
             "free. Make room, or choose another folder."
         )
     trial = path.with_name(f".{path.stem}.{os.getpid()}.trial{path.suffix}")
+    parts = {"data": data, **(data.mod if isinstance(data, MuData) else {})}
     try:
-        outline = _outline(data, slow=path.suffix == ".zarr")
-        write_output(outline, trial)
-        _check_keys(outline, read_file(trial))
+        with writing(), _store(trial) as store:
+            for name, part in parts.items():
+                outline = _outline(part, slow=path.suffix == ".zarr")
+                write_elem(store, name, outline)
+                _check_keys(outline, read_elem(store[name]))
     except Exception as error:
         slashes = [key for key in _keys_of(data) if "/" in key]
-        why = str(error)
+        why = " ".join([str(error), *(f"{note}." for note in getattr(error, "__notes__", []))])
         if slashes:
             why = f"A slash stands for a folder there: rename the keys {slashes[:5]}."
         elif "header message is too large" in why:
@@ -139,22 +147,28 @@ def _size(data: AnnData | MuData) -> int:
     return sum(part.__sizeof__() for part in parts)
 
 
-def _outline(data: AnnData | MuData, *, slow: bool) -> AnnData | MuData:
-    """The object with all of its names and tables, and empty matrices; of large tables a part, if they are `slow`."""
-    if isinstance(data, MuData):
-        with columns_as_given():
-            result = MuData({name: _outline(adata, slow=slow) for name, adata in data.mod.items()})
-            result.obs, result.uns = data.obs, data.uns
+@contextmanager
+def _store(path: Path) -> Iterator[Any]:
+    """An empty file, or folder, of the format that the suffix says."""
+    if path.suffix == ".zarr":
+        yield zarr.open_group(str(path), mode="w", zarr_format=anndata.settings.zarr_write_format)
     else:
-        sparse_rows = sparse.csr_matrix(data.shape, dtype=np.float32)
-        layers = {str(key): sparse_rows for key in data.layers if key is not None}
-        result = AnnData(obs=data.obs, var=data.var, uns=data.uns, layers=layers)
+        with h5py.File(path, "w") as file:
+            yield file
+
+
+def _outline(data: AnnData | MuData, *, slow: bool) -> AnnData:
+    """An object with all names and tables, and empty matrices; of large tables a part, if they are `slow`."""
+    result = AnnData(obs=data.obs, var=data.var, uns=data.uns)
+    if isinstance(data, AnnData):
+        empty = sparse.csr_matrix(data.shape, dtype=np.float32)
+        result.layers.update({str(key): empty for key in data.layers if key is not None})
         if data.raw is not None:
             result.raw = AnnData(sparse.csr_matrix(data.raw.shape, dtype=np.float32), obs=data.obs, var=data.raw.var)
-        result.varm.update({key: _outline_of(value, slow) for key, value in data.varm.items()})
-        result.varp.update({key: sparse.csr_matrix(value.shape, dtype=np.float32) for key, value in data.varp.items()})
-    result.obsm.update({key: _outline_of(value, slow) for key, value in data.obsm.items()})
-    result.obsp.update({key: sparse.csr_matrix(value.shape, dtype=np.float32) for key, value in data.obsp.items()})
+    for own, their in ((result.obsm, data.obsm), (result.varm, data.varm)):
+        own.update({key: _outline_of(value, slow) for key, value in their.items()})
+    for own, their in ((result.obsp, data.obsp), (result.varp, data.varp)):
+        own.update({key: sparse.csr_matrix(value.shape, dtype=np.float32) for key, value in their.items()})
     return result
 
 
@@ -170,7 +184,7 @@ def _outline_of(value: Any, slow: bool) -> Any:
 
 def _keys_of(data: AnnData | MuData) -> list[str]:
     parts = [data, *(data.mod.values() if isinstance(data, MuData) else [])]
-    names = list(data.mod) if isinstance(data, MuData) else []
+    names = list(data.mod) if isinstance(data, MuData) else []  # of modalities, which are folders too
     for part in parts:
         for attribute in ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns"):
             mapping = getattr(part, attribute, None)
@@ -191,15 +205,23 @@ def holder(data: AnnData | MuData, modality: str | None, output: Path) -> AnnDat
     """The object to be written: for an h5mu file, an AnnData in a MuData, as `modality` or else ``"rna"``."""
     if isinstance(data, MuData) or output.suffix != ".h5mu":
         return data
+    check_name(modality or "rna", "modality")
     with columns_as_given():
         return MuData({modality or "rna": data})
 
 
 def one_modality(
-    data: AnnData | MuData, modality: str | None, *, output: Path, spatial_key: str | None
+    data: AnnData | MuData,
+    modality: str | None,
+    *,
+    output: Path,
+    spatial_key: str | None,
+    keep_controls: bool,
+    report: Report,
 ) -> tuple[AnnData, AnnData | MuData]:
     """The modality that a model of one modality takes, and the object to be written, which holds it.
 
+    Control features are left out of both, unless they are to be kept, and other kinds of features of an AnnData too.
     Coordinates and columns that only the MuData has are added to the modality.
 
     Raises
@@ -209,7 +231,9 @@ def one_modality(
     ValueError
         If there are several and none is named.
     """
+    data = usable_features(data, modality, keep_controls=keep_controls, report=report)
     if isinstance(data, AnnData):
+        data = one_kind(data, modality, report)
         return data, holder(data, modality, output)
     if modality is None:
         if len(data.mod) > 1:

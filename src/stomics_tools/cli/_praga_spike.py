@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,12 @@ def praga_spike(
     *,
     output: Path,
     save_model: Path | None = None,
+    load_model: Path | None = None,
     overwrite: bool = False,
     modalities: list[str] | None = None,
     modality: Literal["rna", "protein", "atac"] | None = None,
+    counts: bool | None = None,
+    keep_controls: bool = False,
     spatial_key: str = "spatial",
     batch_key: str | None = None,
     label_key: str | None = None,
@@ -24,6 +28,14 @@ def praga_spike(
     preset: Literal["enhanced", "praga"] | None = None,
     data_type: Literal["10x", "spots", "stereo", "epigenome", "simulation"] = "10x",
     encoder: Literal["spike", "relu", "linear", "spikformer"] | None = None,
+    n_layers: int | None = None,
+    n_heads: int | None = None,
+    n_levels: int | None = None,
+    n_steps: int | None = None,
+    use_attention: bool | None = None,
+    attention_windows: list[int] | None = None,
+    weight_bits: int | Literal["learned", "float"] | None = None,
+    reparameterize: bool | None = None,
     n_latent: int | None = None,
     n_spatial_neighbors: int | None = None,
     n_feature_neighbors: int | None = None,
@@ -47,19 +59,26 @@ def praga_spike(
     output
         File of the results, .h5ad for one object, .h5mu for several modalities, .zarr for either.
     save_model
-        Folder that the trained model is saved to, for PRAGASpike.load.
+        Folder that the trained model is saved to, before the results are written, for PRAGASpike.load and load_model.
+    load_model
+        Folder of a saved model that is applied to the input; nothing is trained. The input must be prepared as the data
+        of training were.
     overwrite
         Replace output and model if they are there, even if the output is the input.
     modalities
         NAME or NAME=KEY of those to use, such as rna=X_pca; an obsm key is taken as it is. Default: all, prepared.
     modality
         What an h5ad file holds. Default: recognised by its feature types, names and values.
+    counts
+        Whether values are counts. Default: those that are whole and not negative.
+    keep_controls
+        Take control features (negative control probes, blanks, ...) as features; they are left out by default.
     spatial_key
         Key of the coordinates in obsm.
     batch_key
-        Column that tells several slices apart. Default: one with a usual name (slice, section, sample, ...).
+        Column that tells several slices apart, or none. Default: one with a usual name (slice, section, sample, ...).
     label_key
-        Column of true labels, to compare domains with. Default: one with a usual name (domain, layer, region, ...).
+        Column of true labels, to compare domains with, or none. Default: one with a usual name (domain, layer, ...).
     n_domains
         Number of domains. Default: as many as there are labels; without labels, no domains.
     preset
@@ -68,6 +87,22 @@ def praga_spike(
         Technology whose published settings the preset praga takes.
     encoder
         What stands between the linear maps of a layer.
+    n_layers
+        Layers of graph aggregation and attention.
+    n_heads
+        Heads of the attention.
+    n_levels
+        Levels of a spike.
+    n_steps
+        Time steps of the encoder spikformer.
+    use_attention
+        Attention over all spots of a slice.
+    attention_windows
+        Numbers of spots, the scales among which the heads are divided. Default: the slice.
+    weight_bits
+        Bits of a weight of the layers: 2 to 8, learned or float.
+    reparameterize
+        Two linear maps a layer in training.
     n_latent
         Dimensions of the latent representation.
     n_spatial_neighbors
@@ -91,11 +126,29 @@ def praga_spike(
     --------
     stomics simulate multiomics --output slice.h5mu --n-obs 1000
     stomics praga-spike slice.h5mu --output domains.h5mu --n-domains 6 --save-model model
+    stomics praga-spike domains.h5mu --load-model model --output again.h5mu --n-domains 6
     """
-    from stomics_tools.cli._checks import check_numbers, check_paths
+    from stomics_tools.cli._checks import check_loading, check_numbers, check_paths
     from stomics_tools.cli._output import Clock, losses
 
     clock = Clock()
+    settings = {
+        "preset": preset,
+        "encoder": encoder,
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "n_levels": n_levels,
+        "n_steps": n_steps,
+        "use_attention": use_attention,
+        "attention_windows": attention_windows,
+        "weight_bits": weight_bits,
+        "reparameterize": reparameterize,
+        "n_latent": n_latent,
+        "n_spatial_neighbors": n_spatial_neighbors,
+        "n_feature_neighbors": n_feature_neighbors,
+    }
+    training = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
+    check_loading(load_model, {"save_model": save_model, "modalities": modalities, **settings, **training})
     check_paths([input], output, save_model, overwrite=overwrite)
     check_numbers(n_domains=n_domains, max_epochs=max_epochs, seed=seed)
 
@@ -103,42 +156,45 @@ def praga_spike(
     from mudata import MuData
 
     from stomics_tools.cli._annotation import Annotation
-    from stomics_tools.cli._domains import find_domains
-    from stomics_tools.cli._files import check_fits, read_input, write_results
+    from stomics_tools.cli._apply import apply_model, as_trained
+    from stomics_tools.cli._domains import finish
+    from stomics_tools.cli._features import usable_features
+    from stomics_tools.cli._files import check_fits, check_writable, model_kept, read_input
     from stomics_tools.cli._prepare import as_mudata, representations
     from stomics_tools.model import PRAGASpike
 
     clock.step("import", f"stomics-tools {__version__}")
-    data = read_input(input)
+    report = partial(clock.say, "features")
+    data = usable_features(read_input(input), modality, keep_controls=keep_controls, report=report)
     check_fits(data, output)
     if output.suffix == ".h5mu":
-        data = as_mudata(data, modality)
+        data = as_mudata(data, modality, report=report)
+    if load_model is not None:
+        data, batch_key = as_trained(PRAGASpike, load_model, data, batch_key, say=clock.say)
     known = Annotation.of(data, spatial_key=spatial_key, label_key=label_key, batch_key=batch_key)
     clock.step("read", f"{input}, {data.n_obs} spots{known.by_slices}")
-    keys = representations(data, modality, modalities, seed=seed, report=lambda line: clock.step("prepare", line))
-    places: dict[str, Any] = {"spatial_key": spatial_key, "batch_key": known.slice_key}
-    if isinstance(data, MuData):
-        PRAGASpike.setup_mudata(data, keys, **places)
-    else:
-        PRAGASpike.setup_anndata(data, keys, **places)
-    model = PRAGASpike(
-        data,
-        preset=preset,
-        data_type=data_type,
-        encoder=encoder,
-        n_latent=n_latent,
-        n_spatial_neighbors=n_spatial_neighbors,
-        n_feature_neighbors=n_feature_neighbors,
+    for remark in known.remarks:
+        clock.say("columns", remark)
+    check_writable(data, output)
+    last: dict[str, Any] = {"seed": seed, "output": output, "save_model": save_model, "clock": clock}
+    if load_model is not None:
+        apply_model(PRAGASpike, load_model, data)
+        clock.step("apply", f"the model in {load_model}")
+        finish(data, data, "praga_spike", known, n_domains, **last)
+        return
+    keys = representations(
+        data, modality, modalities, seed=seed, report=lambda line: clock.step("prepare", line), counts=counts
     )
+    places: dict[str, Any] = {"spatial_key": spatial_key, "batch_key": known.slice_key}
+    with known.named():
+        if isinstance(data, MuData):
+            PRAGASpike.setup_mudata(data, keys, **places)
+        else:
+            PRAGASpike.setup_anndata(data, keys, **places)
+        model = PRAGASpike(data, data_type=data_type, **settings)
     model.train(
-        max_epochs,
-        lr=lr,
-        patience=patience,
-        seed=seed,
-        accelerator=accelerator,
-        devices=devices,
-        enable_progress_bar=sys.stderr.isatty(),
+        **training, seed=seed, accelerator=accelerator, devices=devices, enable_progress_bar=sys.stderr.isatty()
     )
     clock.step("train", f"PRAGASpike, {losses(model.history)}")
-    clock.step("domains", find_domains(data, "praga_spike", known, n_domains, seed=seed))
-    clock.step("write", write_results(data, model, output, save_model, overwrite=overwrite))
+    with model_kept(model, output, save_model, overwrite=overwrite):
+        finish(data, data, "praga_spike", known, n_domains, **last)

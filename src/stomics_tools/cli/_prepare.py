@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -13,7 +13,8 @@ from scipy import sparse
 from stomics_tools import _keys, pp
 from stomics_tools._compat import columns_as_given
 from stomics_tools._validate import check_key
-from stomics_tools.cli._features import Report, check_measured, kinds_apart
+from stomics_tools.cli._features import Report, check_measured, check_name, kinds_apart
+from stomics_tools.data import are_counts, decide_counts, expression_matrix
 from stomics_tools.data._feature_types import Kind, feature_kinds, kind_of_modality
 from stomics_tools.pp._matrix import cap_components, principal_components, write_components
 
@@ -61,18 +62,18 @@ def prepare(name: str, adata: AnnData, *, seed: int, counts: bool | None = None)
     if key in adata.obsm:
         return key, f"{name}: obsm[{key!r}] as it is"
     layer = "counts" if "counts" in adata.layers else None
-    values = adata.X if layer is None else adata.layers[layer]
-    if values is None:
+    if layer is None and adata.X is None:
         raise ValueError(
             f"Modality {name!r} has no `X`, no layer 'counts' and no `obsm` key {key!r}. Store its counts or one of these."
         )
-    check_measured(adata, name, values)
     try:
-        if _are_counts(values):
+        values, where = expression_matrix(adata, layer)
+        check_measured(adata, name, values)
+        if decide_counts(values, counts, argument="layer", where=where):
             _RECIPES[kind](adata, layer=layer, seed=seed, key_added=key)
             how = f"recipe pp.{kind} on counts"
         else:
-            _scaled_components(adata, key, seed=seed)
+            _scaled_components(adata, key, values, seed=seed)
             how = "no counts: scaled, PCA"
     except ValueError as error:
         raise ValueError(f"Modality {name!r} cannot be prepared. {error}") from error
@@ -85,33 +86,30 @@ def _guess_kind(adata: AnnData) -> Kind:
         return told[0]
     if adata.n_vars and adata.var_names.str.match(_INTERVAL).mean() > 0.9:
         return "atac"
-    if 0 < adata.n_vars <= _PANEL_SIZE and adata.X is not None and _are_counts(adata.X):
-        filled = np.count_nonzero(_stored(adata.X)) / (adata.n_obs * adata.n_vars)
-        return "protein" if filled > _PANEL_DENSITY else "rna"
+    if 0 < adata.n_vars <= _PANEL_SIZE and adata.X is not None:
+        values, _ = expression_matrix(adata, None)
+        if are_counts(values):
+            filled = values.count_nonzero() if sparse.issparse(values) else np.count_nonzero(values)
+            return "protein" if filled > _PANEL_DENSITY * adata.n_obs * adata.n_vars else "rna"
     return "rna"
 
 
-def _stored(values: Any) -> np.ndarray:
-    return np.asarray(cast(Any, values).data if sparse.issparse(values) else values)
-
-
-def _are_counts(values: Any) -> bool:
-    """Whether all are whole and none is negative; what is not finite is left for the recipes to report."""
-    stored = _stored(values)
-    stored = stored[np.isfinite(stored)]
-    return bool((stored >= 0).all() and (stored == np.floor(stored)).all())
-
-
-def _scaled_components(adata: AnnData, key: str, *, seed: int) -> None:
-    """Principal components of the standardised values of ``X``, written as the recipes write theirs."""
+def _scaled_components(adata: AnnData, key: str, values: Any, *, seed: int) -> None:
+    """Principal components of standardised values, written as the recipes write theirs."""
     n_comps = cap_components(min(50, *(n - 1 for n in adata.shape)), adata.shape)
-    components = principal_components(sparse.csr_matrix(adata.X), n_comps, scale=True, seed=seed)
+    components = principal_components(sparse.csr_matrix(values), n_comps, scale=True, seed=seed)
     params = {"recipe": "scaled", "n_comps": n_comps, "seed": seed}
     write_components(adata, key, components, np.ones(adata.n_vars, dtype=bool), params)
 
 
 def representations(
-    data: AnnData | MuData, modality: Kind | None, named: list[str] | None, *, seed: int, report: Report
+    data: AnnData | MuData,
+    modality: Kind | None,
+    named: list[str] | None,
+    *,
+    seed: int,
+    report: Report,
+    counts: bool | None = None,
 ) -> dict[str, str]:
     """The ``obsm`` key of each modality, made where it is not there.
 
@@ -128,13 +126,21 @@ def representations(
         Seed of the recipes.
     report
         Receives a line on each modality that was prepared.
+    counts
+        Whether the values are counts. Default: whole, non-negative values are.
+
+    Raises
+    ------
+    ValueError
+        If a name has a slash, two modalities would use one key, or one cannot be prepared.
     """
     parts = as_mudata(data, modality, report=report).mod
     keys: dict[str, str] = {}
     for name, _, key in (item.partition("=") for item in named or parts):
+        check_name(name, "modalities")
         if not key:
             check_key(name, parts, argument="modalities", where="the modalities of the data")
-            key, how = prepare(name, parts[name], seed=seed)
+            key, how = prepare(name, parts[name], seed=seed, counts=counts)
             report(how)
             if isinstance(data, AnnData) and parts[name] is not data:
                 data.obsm[key] = parts[name].obsm[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ def var_st(
     training_stage: Literal["both", 1, 2] = "both",
     stage1: Path | None = None,
     modality: str | None = None,
+    keep_controls: bool = False,
     features_key: str = "X_image",
     layer: str | None = None,
     n_top_genes: int | None = None,
@@ -67,7 +69,10 @@ def var_st(
     stage1
         Folder of stage 1: written by training stage 1 (and both, if it is given), read by training stage 2.
     modality
-        Modality of an h5mu file that is used. Default: the only one. From an h5ad file, its name in h5mu: rna.
+        Modality of an h5mu file that is used. Default: the only one. Of an h5ad file with features of several kinds, the
+        kind that is used, by default rna; of any other its name in h5mu.
+    keep_controls
+        Take control features (negative control probes, blanks, ...) as genes; they are left out by default.
     features_key
         Key of the image features in obsm.
     layer
@@ -121,18 +126,28 @@ def var_st(
 
     # These bring torch, which help and a mistyped option need not wait for.
     from stomics_tools._validate import check_integer, check_key
-    from stomics_tools.cli._files import named, one_modality, read_input, write_output, write_results
+    from stomics_tools.cli._files import (
+        check_writable,
+        model_kept,
+        named,
+        one_modality,
+        read_input,
+        write_output,
+        written,
+    )
     from stomics_tools.cli._genes import chosen_genes
     from stomics_tools.model import VARST
 
     clock.step("import", f"stomics-tools {__version__}")
-    where: dict[str, Any] = {"output": output or input, "spatial_key": spatial_key}
+    where: dict[str, Any] = {"output": output or input, "spatial_key": spatial_key, "keep_controls": keep_controls}
+    where["report"] = partial(clock.say, "features")
     adata, whole = one_modality(read_input(input), modality, **where)
     if load_model is not None:
         assert output is not None
         with named("load_model"):
             model = VARST.load(load_model)
         clock.step("read", f"{input}, {adata.n_obs} spots; model of {len(model.gene_names)} genes")
+        check_writable(whole, output)
         model.write_results(adata, level=level)
         clock.step("predict", f"interval of {level:.0%}")
         write_output(whole, output)
@@ -159,6 +174,8 @@ def var_st(
     if predict is not None:
         target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)
         clock.step("read", f"{predict}, {target.n_obs} spots")
+    if output is not None:
+        check_writable(whole, output)
     model.set_training_stage(training_stage)
     if training_stage == 2:
         assert stage1 is not None
@@ -179,9 +196,11 @@ def var_st(
         model.save_stage1(stage1, overwrite=overwrite)
         clock.step("write", str(stage1))
     if output is not None:
-        model.write_results(target, level=level)
-        clock.step("predict", f"interval of {level:.0%}")
-        clock.step("write", write_results(whole, model, output, save_model, overwrite=overwrite))
+        with model_kept(model, output, save_model, overwrite=overwrite):
+            model.write_results(target, level=level)
+            clock.step("predict", f"interval of {level:.0%}")
+            write_output(whole, output)
+            clock.step("write", written(output, save_model))
 
 
 def _check_stages(given: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def read_file(path: str | Path) -> AnnData | MuData:
     path = Path(path).expanduser()
     if path.suffix not in _SUFFIXES:
         raise ValueError(
-            f"`path`: the suffix of '{path}' is none of {list(_SUFFIXES)}, found {path.suffix!r}.{_reader_hint(path)}"
+            f"`path`: the suffix of '{path}' is none of {list(_SUFFIXES)}, found {path.suffix!r}.{reader_hint(path)}"
         )
     if not path.exists():
         raise FileNotFoundError(f"`path`: no such file '{path}'.")
@@ -115,7 +115,7 @@ _BY_SUFFIX = {
 }
 
 
-def _reader_hint(path: Path) -> str:
+def reader_hint(path: Path) -> str:
     """Which reader opens what lies at a path that no reader of ours takes, as a sentence; "" if that is not known."""
     if path.is_dir():
         inside = {entry.name for entry in path.iterdir()}
