@@ -413,5 +413,6 @@ def test_options_are_those_of_the_models():
     for function, model in ((praga_spike, st.model.PRAGASpike), (graphst, st.model.GraphST)):
         known = {*inspect.signature(model.__init__).parameters, *inspect.signature(model.train).parameters}
         known |= {*inspect.signature(model.setup_anndata).parameters}
-        own = {"input", "output", "save_model", "overwrite", "modality", "label_key", "n_domains"}
+        own = {"input", "output", "save_model", "load_model", "overwrite", "modality", "label_key", "n_domains"}
+        own |= {"keep_controls", "counts"}
         assert set(inspect.signature(function).parameters) - own <= known

@@ -191,6 +191,7 @@ def test_options_are_those_of_the_model():
         "overwrite",
         "training_stage",
         "modality",
+        "keep_controls",
         "n_top_genes",
     }
     assert set(inspect.signature(var_st).parameters) - own <= known
