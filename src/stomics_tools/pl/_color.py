@@ -144,8 +144,9 @@ def _raise_unknown(adata: AnnData | MuData, name: str) -> None:
     columns = [str(key) for part in holders(adata).values() for key in part.obs]
     parts = [adata] if isinstance(adata, AnnData) else list(adata.mod.values())
     genes = [str(gene) for part in parts for gene in part.var_names]
-    close = get_close_matches(name, [*columns, *genes], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    plain = {known.lower(): known for known in [*genes, *columns]}  # MBP in man is Mbp in mice
+    close = get_close_matches(name.lower(), list(plain), n=1)
+    hint = f" Did you mean {plain[close[0]]!r}?" if close else ""
     shown = list(dict.fromkeys(columns))
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     raise KeyError(

@@ -66,7 +66,7 @@ def stored_colors(adata: AnnData | MuData, key: str, n: int) -> list[str] | None
         return None
     where, value = places[0]
     colors = None
-    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         colors = [_hexadecimal(color) for color in value]
     if colors is None or None in colors or len(colors) < n:
         found = f"{len(colors)} colours" if colors is not None and None not in colors else f"{value!r:.60}"
@@ -112,14 +112,10 @@ def _from_palette(categories: Sequence[Any], palette: Palette) -> list[str]:
     colors = [_hexadecimal(color) for color in given]
     wrong = [color for color, known in zip(given, colors, strict=True) if known is None]
     if wrong:
-        raise ValueError(f"`palette`: {wrong[:3]} are no colours that matplotlib or scanpy know.")
+        raise ValueError(f"`palette`: {wrong[:3]} are no colours that matplotlib knows.")
     return [color for color in colors if color is not None]
 
 
 def _hexadecimal(color: Any) -> str | None:
-    """A colour as matplotlib or R spell it, or None."""
-    if isinstance(color, str) and not is_color_like(color):
-        color = palettes.additional_colors.get(color)
-    if color is None or isinstance(color, float | int) or not is_color_like(color):
-        return None
-    return str(to_hex(color))
+    """A colour in any form that matplotlib takes, or None."""
+    return str(to_hex(color)) if is_color_like(color) else None
