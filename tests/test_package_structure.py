@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from anndata import AnnData
+from mudata import MuData
 
 import stomics_tools as st
 
@@ -235,6 +237,29 @@ def test_plots_return_as_scanpy_does(thing):
     parameters = inspect.signature(thing).parameters
     assert {"ax", "save", "show", "return_fig"} <= set(parameters)
     assert 1 <= len(positional(thing)) <= 2
+
+
+ON_ANNDATA = {
+    name: f
+    for name, f in FUNCTIONS.items()
+    if name.split(".")[0] in ("pp", "tl", "pl")
+    and next(iter(inspect.signature(f).parameters.values())).annotation in ("AnnData", "AnnData | MuData")
+}
+
+
+@each(ON_ANNDATA)
+def test_anything_but_annotated_data_is_named(thing):
+    first, *others = inspect.signature(thing).parameters.values()
+    required = {p.name: "x" for p in others if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    model = SimpleNamespace(adata=None)
+    with pytest.raises(
+        TypeError,
+        match=rf"`{first.name}` must be {first.annotation.replace(' | ', ' or ')}, found SimpleNamespace. Give",
+    ):
+        thing(model, **required)
+    if first.annotation == "AnnData":
+        with pytest.raises(TypeError, match=r"found MuData. Give one of its modalities, such as `mdata\['rna'\]`"):
+            thing(MuData({"rna": AnnData(shape=(3, 2))}), **required)
 
 
 def documented(thing: Any) -> set[str]:

@@ -174,6 +174,68 @@ def test_narrow_and_degenerate_representations(adata):
     assert few.obs["spatial_domain"].nunique() == 2
 
 
+def test_the_truth_is_never_replaced_unasked(adata):
+    adata.obs["spatial_domain"] = adata.obs["stripe"].astype(str)  # of a pathologist
+    adata.uns["spatial_domain_colors"] = ["red", "green", "blue"]
+    before = adata.obs.copy()
+    with pytest.raises(ValueError, match=r"`adata.obs\['spatial_domain'\]` is there and was not written by"):
+        spatial_domains(adata, 3, use_rep="X")
+    pd.testing.assert_frame_equal(adata.obs, before)
+    assert set(adata.uns) == {"spatial_domain_colors"}
+    spatial_domains(adata, 3, use_rep="X", key_added="spatial_domain", n_starts=3)  # by name it is
+    assert adata.obs["spatial_domain"].dtype == "category"
+    spatial_domains(adata, 2, use_rep="X", n_starts=3)  # our own column is written anew
+    assert adata.obs["spatial_domain"].nunique() == 2
+    assert adata.uns["spatial_domain_colors"] == ["red", "green", "blue"]
+
+
+def test_own_domains_of_a_file_are_written_anew_and_foreign_records_kept(adata, tmp_path):
+    spatial_domains(adata, 3, use_rep="X", n_starts=3)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    spatial_domains(back, 2, use_rep="X", n_starts=3)
+    assert back.obs["spatial_domain"].nunique() == 2
+    for foreign in ({"params": {"resolution": 1.0}}, "text", {"n_found": 3}):
+        del back.obs["spatial_domain"]
+        back.uns["spatial_domain"] = foreign
+        with pytest.raises(ValueError, match=r"`adata.uns\['spatial_domain'\]` is there.*`key_added='spatial_domain'`"):
+            spatial_domains(back, 2, use_rep="X")
+        back.obs["spatial_domain"] = "x"
+
+
+def test_the_latent_of_the_one_model_is_the_default(adata):
+    with pytest.raises(ValueError, match=r"`use_rep`: no model has written its results.*\['spatial', 'X'\]"):
+        spatial_domains(adata, 3)
+    adata.obsm["X_graphst"] = adata.obsm["X"]
+    adata.uns["graphst"] = {"params": {"model": "GraphST"}}
+    adata.obsm["X_smooth"] = adata.obsm["X"]
+    adata.uns["smooth"] = {"params": {"n_steps": 1}}  # no model
+    spatial_domains(adata, 3, n_starts=3)
+    assert adata.uns["spatial_domain"]["params"]["use_rep"] == "X_graphst"
+    adata.obsm["X_mine"], adata.uns["mine"] = adata.obsm["X"], adata.uns["graphst"]
+    with pytest.raises(ValueError, match=r"the latent representations \['X_graphst', 'X_mine'\] are there"):
+        spatial_domains(adata, 3)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_places_and_slices_that_only_modalities_hold(adata):
+    adata.obs_names = [f"spot{i}" for i in range(400)]
+    rna, protein = (
+        AnnData(adata.X, obs=adata.obs[["slice"]], obsm={"spatial": adata.obsm["spatial"]}) for _ in range(2)
+    )
+    mdata = MuData({"rna": rna[:300].copy(), "protein": protein[100:].copy()})
+    for name in list(mdata.obs):
+        del mdata.obs[name]
+    mdata.mod["rna"] = mdata["rna"][np.random.default_rng(0).permutation(300)].copy()  # rows are found by name
+    mdata.obsm["X"] = adata[mdata.obs_names].obsm["X"]
+    spatial_domains(mdata, 3, use_rep="X", refine=6, batch_key="slice", n_starts=3)
+    same = adata[mdata.obs_names].copy()
+    spatial_domains(same, 3, use_rep="X", refine=6, batch_key="slice", n_starts=3)
+    assert mdata.obs["spatial_domain"].tolist() == same.obs["spatial_domain"].tolist()
+    with pytest.raises(KeyError, match=r"`spatial_key`: key 'places' not found in `mdata.obsm and its modalities`"):
+        spatial_domains(mdata, 3, use_rep="X", refine=6, spatial_key="places")
+
+
 def spoil_rep(a):
     a.obsm["X"][3, 1] = np.nan
 

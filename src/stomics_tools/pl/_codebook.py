@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stomics_tools._validate import check_key
+from stomics_tools._validate import check_annotated, check_key
 from stomics_tools.pl._common import finish
 
 _WIDTH = 0.38
@@ -56,6 +56,7 @@ def codebook_usage(
     KeyError
         If there are no such results, or they hold no table.
     """
+    check_annotated(adata, mudata=False)
     check_key(key, adata.uns, argument="key", where="adata.uns")
     check_key("codebook", adata.uns[key], argument="key", where=f"adata.uns[{key!r}]")
     table: pd.DataFrame = adata.uns[key]["codebook"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mudata import MuData
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer
+from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.pl._color import color_values
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import spot_coordinates
@@ -108,6 +108,7 @@ def domains(
     UserWarning
         If what is stored in ``.uns[f"{color}_colors"]`` cannot be used.
     """
+    check_annotated(adata)
     check_integer(ncols, argument="ncols")
     xyz = spot_coordinates(adata, spatial_key, argument="spatial_key")
     columns = color_values(adata, color, layer=layer, use_raw=use_raw)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from mudata import MuData
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer, check_option
+from stomics_tools._validate import check_annotated, check_integer, check_option
 from stomics_tools.data._lookup import found_representation, representation
 from stomics_tools.pl._color import color_values
 from stomics_tools.pl._common import finish
@@ -89,6 +89,7 @@ def embedding(
     ValueError
         If the representation cannot be used, or there are too few spots.
     """
+    check_annotated(adata)
     check_option(method, ("umap", "tsne"), argument="method")
     check_integer(n_neighbors, argument="n_neighbors", minimum=2)
     use_rep = found_representation(adata) if use_rep is None else use_rep

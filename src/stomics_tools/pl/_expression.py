@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_option
+from stomics_tools._validate import check_annotated, check_option
 from stomics_tools.metrics import pearson_per_gene
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import spot_coordinates
@@ -100,6 +100,7 @@ def expression(
     ValueError
         If coordinates are unusable, or `ax` has too few or too many axes.
     """
+    check_annotated(adata, mudata=False)
     check_option(kind, Kind.__args__, argument="kind")  # type: ignore[attr-defined]
     names = chosen_genes(genes)
     predicted = predicted_genes(adata, key, names, argument="key")

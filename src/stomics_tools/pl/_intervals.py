@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stomics_tools._validate import check_integer
+from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._measured import chosen_genes, measured_genes, predicted_genes
 from stomics_tools.pl._panels import given_axes, slice_rows
@@ -74,6 +74,7 @@ def intervals(
     ValueError
         If `ax` has too few or too many axes.
     """
+    check_annotated(adata, mudata=False)
     check_integer(ncols, argument="ncols")
     names = chosen_genes(genes)
     expected, lower, upper = (

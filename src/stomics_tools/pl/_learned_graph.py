@@ -20,7 +20,7 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer, check_key
+from stomics_tools._validate import check_annotated, check_integer, check_key
 from stomics_tools.pl._color import color_values
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import spot_coordinates
@@ -117,6 +117,7 @@ def learned_graph(
     ValueError
         If coordinates are unusable, the graph has no edges, or `ax` has too few or too many axes.
     """
+    check_annotated(adata)
     check_integer(ncols, argument="ncols")
     if max_edges is not None:
         check_integer(max_edges, argument="max_edges")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mudata import MuData
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer, check_key
+from stomics_tools._validate import check_annotated, check_integer, check_key
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import holders, obsm_table, spot_coordinates
 from stomics_tools.pl._paint import draw_key, number_scale, paint_numbers
@@ -91,6 +91,7 @@ def modality_weights(
     ValueError
         If coordinates are unusable, or `ax` has too few or too many axes.
     """
+    check_annotated(adata)
     check_integer(ncols, argument="ncols")
     _check_table(adata, key, _keys.table(key, table))
     weights = obsm_table(adata, _keys.table(key, table), argument="key")

@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_coordinates, check_key
+from stomics_tools._validate import check_annotated, check_coordinates, check_key
 from stomics_tools.metrics import align, normalized_rmsd
 from stomics_tools.pl._color import color_values
 from stomics_tools.pl._common import finish, root_figure
@@ -103,6 +103,7 @@ def positions(
     ValueError
         If coordinates are unusable, or `ax` has too few or too many axes.
     """
+    check_annotated(adata, mudata=False)
     values = color_values(adata, [color], layer=layer)
     check_palette(values, palette, cmap)
     true = spot_coordinates(adata, spatial_key, argument="spatial_key")

@@ -10,7 +10,7 @@ from scanpy import logging as logg
 from sklearn.utils.extmath import randomized_svd
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer
+from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.data._log_counts import are_counts
 from stomics_tools.data._recipe import Recipe, columns, inverse_document_frequency, tf_idf
 from stomics_tools.pp._matrix import (
@@ -76,6 +76,7 @@ def atac(
     UserWarning
         If a few peaks of `reference` are missing.
     """
+    check_annotated(adata, mudata=False)
     if reference is not None:
         given = {"n_comps": (n_comps, 50), "seed": (seed, 0)}
         return prepare_alike(adata, "atac", reference, given, layer=layer, key_added=key_added, copy=copy)

@@ -6,6 +6,7 @@ from anndata import AnnData
 from mudata import MuData
 from scanpy import logging as logg
 
+from stomics_tools._validate import check_annotated
 from stomics_tools.data._feature_types import feature_kinds, without_controls
 
 
@@ -38,6 +39,7 @@ def drop_controls(adata: AnnData | MuData, *, copy: bool = False) -> AnnData | M
     ValueError
         If nothing would be left.
     """
+    check_annotated(adata)
     if isinstance(adata, MuData) and not copy:
         raise TypeError("`copy`: a MuData cannot be changed in place. Write `mdata = st.pp.drop_controls(mdata, copy=True)`.")
     result, what = without_controls(adata)

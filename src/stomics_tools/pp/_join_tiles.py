@@ -14,6 +14,7 @@ from scipy import sparse
 from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools._validate import (
+    check_annotated,
     check_categories,
     check_coordinates,
     check_finite,
@@ -91,6 +92,7 @@ def join_tile_features(
         If a spot has no tile within the radius; if features of the tiles hold missing values, do not fit their places,
         or differ between sections; if observation names repeat.
     """
+    check_annotated(adata, mudata=False)
     check_option(how, get_args(How), argument="how")
     if radius is not None:
         radius = check_number(radius, argument="radius", low=0, open_low=True)

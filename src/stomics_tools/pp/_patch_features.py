@@ -14,6 +14,7 @@ from scanpy import logging as logg
 from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools._validate import (
+    check_annotated,
     check_categories,
     check_coordinates,
     check_integer,
@@ -123,6 +124,7 @@ def patch_features(
     result is that of the patches of one batch. The handcrafted features are described at
     :doc:`/user_guide/histology_features`.
     """
+    check_annotated(adata, mudata=False)
     check_obs_names(adata.obs_names)
     check_integer(n_neighbors, argument="n_neighbors", minimum=0)
     check_integer(batch_size, argument="batch_size")

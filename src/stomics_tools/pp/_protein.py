@@ -10,7 +10,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer
+from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.data._log_counts import are_counts
 from stomics_tools.data._recipe import Recipe, centred_log_ratio, columns
 from stomics_tools.pp._matrix import (
@@ -80,6 +80,7 @@ def protein(
     UserWarning
         If a protein of `reference` is missing.
     """
+    check_annotated(adata, mudata=False)
     if reference is not None:
         given = {"scale": (scale, False), "n_comps": (n_comps, None), "seed": (seed, 0)}
         return prepare_alike(adata, "protein", reference, given, layer=layer, key_added=key_added, copy=copy)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._validate import check_annotated
 from stomics_tools.data._origin import find_counts, keys_of_recipes, stored_recipe
 from stomics_tools.data._recipe import Kind, Recipe
 from stomics_tools.pp._matrix import Components, check_key_added, write_components
@@ -41,6 +42,7 @@ def save_recipe(adata: AnnData, path: str | Path, key: str = _keys.PCA) -> None:
     KeyError
         If there is no recipe under this key; the message lists those that are there.
     """
+    check_annotated(adata, mudata=False)
     recipe = _recipe_of(adata, key, argument="key")
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from scanpy import logging as logg
 from scipy import sparse
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_categories, check_integer, check_key, check_number
+from stomics_tools._validate import check_annotated, check_categories, check_integer, check_key, check_number
 from stomics_tools.data._recipe import Recipe, columns, log_normalise
 from stomics_tools.pp._matrix import (
     cap_components,
@@ -111,6 +111,7 @@ def rna(
         If the counts are not whole numbers, if genes seem to have been taken out before, or if a few genes of
         `reference` are missing.
     """
+    check_annotated(adata, mudata=False)
     if reference is not None:
         given = {
             "n_top_genes": (n_top_genes, 3000),

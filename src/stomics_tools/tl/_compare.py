@@ -15,7 +15,7 @@ from mudata import MuData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_seeds
+from stomics_tools._validate import check_annotated, check_seeds
 from stomics_tools.data import SpotsSpec, read_spots
 from stomics_tools.metrics import score_labels, silhouette
 from stomics_tools.tl._compare_input import Contender, check_contenders, check_n_domains, label_codes
@@ -133,6 +133,7 @@ def compare_models(
     >>> table = st.tl.compare_models(mdata, seeds=3, modalities=modalities, labels_key="domain", out="runs.csv")
     >>> st.pl.compare_models(table)
     """
+    check_annotated(adata)
     seeds = check_seeds(seeds)
     contenders = check_contenders(models, max_epochs, train_kwargs or {})
     spots = read_spots(adata, SpotsSpec(dict(modalities), spatial_key, batch_key))

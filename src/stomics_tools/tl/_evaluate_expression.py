@@ -10,7 +10,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer, check_number, check_option, check_seeds
+from stomics_tools._validate import check_annotated, check_integer, check_number, check_option, check_seeds
 from stomics_tools.data import expression_folds, variable_genes
 from stomics_tools.data._expression import Normalization
 from stomics_tools.data._splits import Split
@@ -142,6 +142,7 @@ def evaluate_expression(
     >>> table = st.tl.evaluate_expression(adata, methods, patient_key="patient", section_key="section", seeds=5)
     >>> table[table["section"] == "all"].groupby("method")[["pcc", "pcc_depth_out", "r2"]].mean()
     """
+    check_annotated(adata, mudata=False)
     check_methods(methods)
     chosen_seeds = check_seeds(seeds)
     check_integer(n_samples, argument="n_samples", minimum=0)

@@ -59,6 +59,7 @@ def evaluate_reconstruction(
     ValueError
         If there are fewer blocks than folds, or the data cannot be used.
     """
+    _validate.check_annotated(adata, mudata=False)
     _validate.check_integer(n_folds, argument="n_folds", minimum=2)
     _validate.check_key(spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
     batch = None

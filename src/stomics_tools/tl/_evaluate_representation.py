@@ -56,6 +56,7 @@ def evaluate_representation(
     ValueError
         If what lies there cannot be used.
     """
+    _validate.check_annotated(adata)
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     _validate.check_key(label_key, adata.obs, argument="label_key", where="adata.obs")
     _validate.check_key(spatial_key, adata.obsm.keys(), argument="spatial_key", where="adata.obsm")

@@ -9,6 +9,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._validate import check_annotated
 from stomics_tools.model import GraphST
 
 
@@ -73,6 +74,7 @@ def graphst(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing GraphST")
     setup = {"spatial_key": spatial_key, "batch_key": batch_key, "genes": genes, "n_top_genes": n_top_genes}

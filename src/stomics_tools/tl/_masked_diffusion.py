@@ -68,6 +68,7 @@ def masked_diffusion(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    _validate.check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing MaskedDiffusion")
     MaskedDiffusion.setup_anndata(data, layer, spatial_key=spatial_key, batch_key=batch_key)
@@ -133,6 +134,7 @@ def reconstruct_positions(
     KeyError, TypeError, ValueError
         If something that it takes is not there or cannot be used. `adata` is then as it was.
     """
+    _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     _validate.check_option(layout, Layout.__args__, argument="layout")  # type: ignore[attr-defined]
     data = adata.copy() if copy else adata
@@ -203,6 +205,7 @@ def impute_expression(
         If something that it takes is not there or cannot be used, or nothing is to be filled in. `adata` is then as it
         was.
     """
+    _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     data = adata.copy() if copy else adata
     start = logg.info("predicting expression by MaskedDiffusion")

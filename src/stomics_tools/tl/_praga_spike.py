@@ -10,6 +10,7 @@ from mudata import MuData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._validate import check_annotated
 from stomics_tools.model import PRAGASpike
 
 
@@ -71,6 +72,7 @@ def praga_spike(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    check_annotated(adata)
     data = adata.copy() if copy else adata
     start = logg.info("computing PRAGASpike")
     setup = PRAGASpike.setup_mudata if isinstance(data, MuData) else PRAGASpike.setup_anndata

@@ -9,6 +9,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._validate import check_annotated
 from stomics_tools.model import VARST
 
 
@@ -79,6 +80,7 @@ def var_st(
         ``"params"``: settings, seed and versions; ``"codebook"``: how the codes are used, see
         :func:`~stomics_tools.pl.codebook_usage`.
     """
+    check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing VARST")
     VARST.setup_anndata(
