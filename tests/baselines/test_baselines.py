@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from stomics_tools.baselines import (
     MFBP,
     MLP,
+    CellTypeMean,
     GaussianResiduals,
     GradientBoosting,
     KNNRetrieval,
@@ -227,3 +229,24 @@ def test_bad_input(spots, name):
 def test_bad_arguments(spots, model, message):
     with pytest.raises(ValueError, match=message):
         model.fit(*spots)
+
+
+def test_rows_and_columns_of_data_frames_are_joined_by_name():
+    rng = np.random.default_rng(0)
+    names, columns = [f"spot{i}" for i in range(40)], ["a", "b", "c"]
+    x = pd.DataFrame(rng.normal(size=(40, 3)), index=names, columns=columns)
+    y = pd.DataFrame(x.to_numpy() @ rng.normal(size=(3, 2)), index=names, columns=["g", "h"])
+    groups = pd.Series(np.repeat(["p", "q"], 20), index=names)
+    expected = PCARidge(3).fit(x.to_numpy(), y.to_numpy(), groups=groups.to_numpy()).predict(x.to_numpy())
+    order = rng.permutation(40)
+    model = PCARidge(3).fit(x, y.iloc[order], groups=groups.iloc[::-1])
+    np.testing.assert_allclose(model.predict(x), expected)
+    np.testing.assert_allclose(model.predict(x[["c", "a", "b"]]), expected)
+    np.testing.assert_allclose(model.predict(x.to_numpy()), expected)
+    with pytest.raises(ValueError, match="`X` and `X in training` have different names of columns: 1 of 3"):
+        model.predict(x.rename(columns={"a": "z"}))
+    with pytest.raises(ValueError, match="`Y` and `X` have different names of rows"):
+        PCARidge(3).fit(x, y.rename(index={"spot3": "other"}))
+    labels = pd.Series(np.repeat(["s", "t"], 20), index=names)
+    by_type = CellTypeMean().fit(labels, y.iloc[order]).predict(labels)
+    np.testing.assert_allclose(by_type[0], y.iloc[:20].mean())

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -13,6 +14,7 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from stomics_tools._by_name import align_columns, align_rows
 from stomics_tools._validate import check_finite
 
 _MAX_FOLDS = 10
@@ -24,6 +26,7 @@ class Baseline(RegressorMixin, BaseEstimator, ABC):
 
     n_features_in_: int
     mean_: np.ndarray
+    _columns: pd.Index | None
 
     def fit(self, X: Any, Y: Any, groups: Any = None) -> Self:
         """Fit to training spots.
@@ -34,7 +37,8 @@ class Baseline(RegressorMixin, BaseEstimator, ABC):
             Features ``(n_obs, n_features)``, finite.
         Y
             What to predict: expression ``(n_obs, n_genes)`` or positions ``(n_obs, 2 or 3)``. NaN: the gene was not
-            measured in that spot; each gene needs one spot at least in which it was.
+            measured in that spot; each gene needs one spot at least in which it was. Spots of Series and DataFrames are
+            joined by name; arrays go by position.
         groups
             Patient or section of each spot ``(n_obs,)``: what the inner cross-validation keeps together.
 
@@ -45,8 +49,10 @@ class Baseline(RegressorMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If lengths differ, features are not finite or a gene was measured nowhere.
+            If lengths or names differ, features are not finite or a gene was measured nowhere.
         """
+        X, Y, groups = align_rows({"X": X, "Y": Y, "groups": groups})
+        self._columns = X.columns if isinstance(X, pd.DataFrame) else None
         features, expression = self._features(X), np.asarray(Y, dtype=np.float64)
         if expression.ndim != 2 or len(expression) != len(features):
             raise ValueError(
@@ -72,7 +78,7 @@ class Baseline(RegressorMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X
-            Features ``(n_obs, n_features)``, finite, as in training.
+            Features ``(n_obs, n_features)``, finite, as in training; columns of DataFrames are joined by name.
         groups
             Patient or section of each spot ``(n_obs,)``, for methods that look at all spots of one.
 
@@ -83,10 +89,13 @@ class Baseline(RegressorMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If features are not finite or are not as many as in training.
+            If features are not finite, or not those of training.
         """
         if not hasattr(self, "n_features_in_"):
             raise NotFittedError(f"{type(self).__name__} is not fitted. Call `fit` first.")
+        X, groups = align_rows({"X": X, "groups": groups})
+        if self._columns is not None:
+            _, X = align_columns({"X in training": pd.Series(0, index=self._columns), "X": X})
         features = self._features(X)
         if features.shape[1] != self.n_features_in_:
             raise ValueError(f"`X` has {features.shape[1]} features, the training spots had {self.n_features_in_}.")
