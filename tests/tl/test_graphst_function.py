@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from mudata import MuData
 
 from stomics_tools import tl
 from stomics_tools.metrics import linear_probe
@@ -78,6 +79,18 @@ def test_representations_are_probed(adata: AnnData) -> None:
             tl.evaluate_representation(
                 adata, **{"label_key": "side", "use_rep": "X_good", "spatial_key": "xy", **missing}
             )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_labels_and_places_of_a_modality_are_found_by_name(adata: AnnData) -> None:
+    adata.obsm["X_good"] = adata.X
+    mdata = MuData({"rna": adata.copy()})
+    mdata.obsm["X_good"] = adata.X
+    mdata.mod["rna"] = mdata["rna"][np.random.default_rng(0).permutation(400)].copy()  # and no mdata.update()
+    arguments = {"use_rep": "X_good", "spatial_key": "xy", "batch_key": "slice"}
+    table = tl.evaluate_representation(mdata, "side", **arguments)
+    expected = tl.evaluate_representation(adata, "side", **arguments)
+    assert table.drop(columns="use_rep").equals(expected.drop(columns="use_rep"))
 
 
 def test_reconstructions_of_blocks_held_out(adata: AnnData) -> None:

@@ -278,15 +278,15 @@ def _join_coordinates(data: MuData, key: str) -> np.ndarray:
     return joined
 
 
-def find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series, str]:
+def find_column(data: AnnData | MuData, key: str, kind: str, *, argument: str = "batch_key") -> tuple[pd.Series, str]:
     """The column of `obs`, of the object itself or as its modalities agree on it."""
     if key in data.obs or isinstance(data, AnnData):
-        _validate.check_key(key, data.obs, argument="batch_key", where=f"{kind}.obs")
+        _validate.check_key(key, data.obs, argument=argument, where=f"{kind}.obs")
         return data.obs[key], f"{kind}.obs[{key!r}]"
     owners = [name for name, mod in data.mod.items() if key in mod.obs]
     if not owners:
         keys = [*data.obs, *(f"{name}: {k}" for name, mod in data.mod.items() for k in mod.obs)]
-        _validate.check_key(key, keys, argument="batch_key", where="mdata.obs and its modalities")
+        _validate.check_key(key, keys, argument=argument, where="mdata.obs and its modalities")
     joined = np.full(data.n_obs, None, dtype=object)
     for name in owners:
         rows, there = _rows_in_modality(data, name)
@@ -294,7 +294,7 @@ def find_column(data: AnnData | MuData, key: str, kind: str) -> tuple[pd.Series,
         known = pd.notna(joined[there])
         if (joined[there][known].astype(str) != own[known].astype(str)).any():
             raise ValueError(
-                f"`batch_key`: `mdata[{name!r}].obs[{key!r}]` differs from that of {owners[0]!r} in spots that both "
+                f"`{argument}`: `mdata[{name!r}].obs[{key!r}]` differs from that of {owners[0]!r} in spots that both "
                 f"hold. Set `mdata.obs[{key!r}]` to the one to be used."
             )
         joined[there] = own

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools import _keys, _validate
 from stomics_tools.data._lookup import representation
+from stomics_tools.data._read import find_column, read_coordinates
 from stomics_tools.metrics import linear_probe
 
 
@@ -30,7 +32,7 @@ def evaluate_representation(
     Parameters
     ----------
     adata
-        Annotated data.
+        Annotated data. Columns and coordinates that only the modalities of a MuData hold are found there.
     label_key
         ``obs`` column of the labels; spots without one are left out.
     use_rep
@@ -58,23 +60,21 @@ def evaluate_representation(
     """
     _validate.check_annotated(adata)
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
-    _validate.check_key(label_key, adata.obs, argument="label_key", where="adata.obs")
-    _validate.check_key(spatial_key, adata.obsm.keys(), argument="spatial_key", where="adata.obsm")
-    batch = None
+    kind = "mdata" if isinstance(adata, MuData) else "adata"
+    labels, _ = find_column(adata, label_key, kind, argument="label_key")
+    batch, names = np.zeros(adata.n_obs, dtype=np.int64), ["0"]
     if batch_key is not None:
-        _validate.check_key(batch_key, adata.obs, argument="batch_key", where="adata.obs")
-        batch, _ = _validate.check_categories(
-            adata.obs[batch_key], argument="batch_key", where=f"adata.obs[{batch_key!r}]"
-        )
+        column, where = find_column(adata, batch_key, kind)
+        batch, names = _validate.check_slices(column, argument="batch_key", where=where)
+    coordinates = read_coordinates(adata, spatial_key, kind, batch, names)
     values = {key: representation(adata, key) for key in keys}
-    labels = adata.obs[label_key].astype(object).to_numpy()
     rows = []
     for key, z in values.items():
         for seed in _validate.check_seeds(seeds):
             scores = linear_probe(
                 z,
-                labels,
-                adata.obsm[spatial_key],
+                labels.astype(object).to_numpy(),
+                coordinates,
                 batch=batch,
                 n_folds=n_folds,
                 n_blocks=n_blocks,
