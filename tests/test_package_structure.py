@@ -23,10 +23,22 @@ PACKAGE = Path(st.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "lightning", "scvi", "scanpy", "squidpy")
 
-OWN_LEAVES = {"", "_by_name", "_compat", "_keys", "_namespace", "_params", "_random", "_validate", "_mixture"}
+OWN_LEAVES = {
+    "",
+    "_by_name",
+    "_compat",
+    "_intervals",
+    "_keys",
+    "_namespace",
+    "_params",
+    "_random",
+    "_validate",
+    "_mixture",
+}
 MAY_IMPORT = {
     "_by_name": set(),
     "_compat": set(),
+    "_intervals": {"_validate"},
     "_namespace": set(),
     "_keys": set(),
     "_params": {""},

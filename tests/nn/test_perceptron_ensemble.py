@@ -204,3 +204,15 @@ def test_it_learns_a_nonlinear_map() -> None:
         head.loss(x, y, torch.ones_like(y), fold, mixup=0.0).backward()
         optimizer.step()
     assert (head(x) - y).square().mean() < 0.1
+
+
+def test_members_start_at_the_means_of_what_they_may_see() -> None:
+    head = PerceptronEnsemble(5, N_GENES, n_members=N_MEMBERS, n_folds=N_FOLDS, width=7, dropout=0.0)
+    x, y, measured, fold = example(60)
+    head.start_at_means(y, measured, fold)
+    mean = [y[:, gene][measured[:, gene] > 0].mean() for gene in range(N_GENES)]
+    torch.testing.assert_close(head(x), torch.stack(mean).expand(60, -1))
+    for number in range(N_FOLDS):
+        others, there = y[fold != number], measured[fold != number] > 0
+        mean = torch.stack([others[:, gene][there[:, gene]].mean() for gene in range(N_GENES)])
+        torch.testing.assert_close(head.left_out(x, torch.full((60,), number)), mean.expand(60, -1))

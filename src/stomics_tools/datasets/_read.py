@@ -124,7 +124,9 @@ def reader_hint(path: Path) -> str:
             inside = {entry.name for entry in path.iterdir()}
         for vendor, signs in _VENDORS.items():
             if any(name in inside or any(own.endswith(f"_{name}") for own in inside) for name in signs):
-                return f" '{path}' looks like output of {vendor}: read it by {_READERS[vendor]}, and write an h5ad file."
+                return (
+                    f" '{path}' looks like output of {vendor}: read it by {_READERS[vendor]}, and write an h5ad file."
+                )
         return (
             " It is a folder: name a file in it. Output of vendors is read by `squidpy.read` or `spatialdata_io`, whose "
             "objects can be written as an h5ad file."

@@ -80,6 +80,17 @@ class PerceptronEnsemble(nn.Module):
             EnsembleLinear(total, width, n_outputs, zero=True),
         )
 
+    @torch.no_grad()
+    def start_at_means(self, y: Tensor, measured: Tensor, fold: Tensor) -> None:
+        """Let every member begin with the mean of the targets that it may see; arguments as in :meth:`loss`.
+
+        A member that leaves a fold out would otherwise begin with the mean of all, which the fold is a part of.
+        """
+        bias = self.layers[-1].bias
+        for member in range(self.n_members + self.n_folds):
+            seen = measured * (fold != member - self.n_members)[:, None]
+            bias[member, 0] = (y * seen).sum(0) / seen.sum(0).clamp(min=1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Mean of the members trained on all spots: ``(b, n_inputs)`` to ``(b, n_outputs)``."""
         return self._every(x)[: self.n_members].mean(0)

@@ -41,7 +41,9 @@ def drop_controls(adata: AnnData | MuData, *, copy: bool = False) -> AnnData | M
     """
     check_annotated(adata)
     if isinstance(adata, MuData) and not copy:
-        raise TypeError("`copy`: a MuData cannot be changed in place. Write `mdata = st.pp.drop_controls(mdata, copy=True)`.")
+        raise TypeError(
+            "`copy`: a MuData cannot be changed in place. Write `mdata = st.pp.drop_controls(mdata, copy=True)`."
+        )
     result, what = without_controls(adata)
     if what:
         logg.warning(f"left out control features: {what}")

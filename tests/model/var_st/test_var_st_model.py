@@ -207,7 +207,7 @@ def test_same_seed_same_bits_and_no_global_state_touched(quantizer):
     _same(_outputs(first), _outputs(second))
     for key in ("var_st_tokens_1", "var_st_tokens_12"):
         np.testing.assert_array_equal(first.adata.obsm[key], second.adata.obsm[key])
-    assert np.abs(first.predict() - other.predict()).max() > 1e-3
+    assert np.abs(first.get_latent_representation() - other.get_latent_representation()).max() > 1e-3
     assert (first.adata.obsm["var_st_tokens_12"] != other.adata.obsm["var_st_tokens_12"]).any()
     assert torch.equal(states[0], torch.get_rng_state())
     np.testing.assert_array_equal(states[1], np.random.get_state()[1])  # noqa: NPY002
@@ -451,7 +451,7 @@ def test_stage_1_of_other_genes_or_settings(adata, tmp_path):
 
 
 def test_intervals(model):
-    bounds = [model.interval(level=level) for level in (0.1, 0.5, 0.8, 0.95, 1.0)]
+    bounds = [model.interval(level=level) for level in (0.1, 0.5, 0.8, 0.95)]
     for lower, upper in bounds:
         assert lower.dtype == upper.dtype == np.float32
         assert (lower <= upper).all()
@@ -462,16 +462,61 @@ def test_intervals(model):
     for level in (0.0, 1.1, -0.5):
         with pytest.raises(ValueError, match="`level` must be in"):
             model.interval(level=level)
+    # The message says which levels there are.
+    assert model.largest_level == pytest.approx(0.971, abs=1e-3)
+    assert _model(_data()).largest_level == model.largest_level
+    for level in (0.985, 0.999, 1.0):
+        with pytest.raises(ValueError, match=r"3 left-out groups with 120 observations support at most 0\.97"):
+            model.interval(level=level)
+        with pytest.raises(ValueError, match="support at most"):
+            model.write_results(_data(1), level=level)
+
+
+def test_two_patients_support_lower_levels_only():
+    model = _trained(_data(2, 1), train={"key_added": None})
+    assert model.largest_level == pytest.approx(0.849, abs=1e-3)
+    assert (np.subtract(*model.interval(level=0.8)) < 0).any()
+    with pytest.raises(ValueError, match="2 left-out groups"):
+        model.interval(level=0.9)
+
+
+def test_genes_that_few_patients_have_are_named(adata, caplog):
+    adata.X = adata.X.astype(np.float32)
+    adata.X[np.asarray(adata.obs["patient"] != adata.obs["patient"].iloc[0]), 3] = np.nan
+    model = _trained(adata, train={"key_added": None})
+    with caplog.at_level(logging.WARNING, logger="stomics_tools"):
+        lower, upper = model.interval()
+    assert "Intervals of 1 genes rest on too few left-out patients for a level of 0.8" in caplog.text
+    assert adata.var_names[3] in caplog.text
+    assert np.isfinite(lower).all()
+    assert np.isfinite(upper).all()
+
+
+@pytest.mark.parametrize("n_patients", [3, 5])
+def test_new_patients_are_covered(n_patients):
+    """Patients shift each gene by a normal effect (sd 1), spots scatter about it (sd 0.3), the image tells nothing."""
+    rng = np.random.default_rng(0)
+    n_spots, n_genes, n_new = 30, 120, 4
+    patient = np.repeat(np.arange(n_patients + n_new), n_spots)
+    values = 8 + rng.normal(size=(n_patients + n_new, n_genes))[patient]
+    values += 0.3 * rng.normal(size=values.shape)
+    both = AnnData(values.astype(np.float32), obsm={"X_image": rng.normal(size=(len(values), 5)).astype(np.float32)})
+    both.obs["patient"] = patient.astype(str)
+    train, new = both[patient < n_patients].copy(), both[patient >= n_patients].copy()
+    setup = {"patient_key": "patient", "spatial_key": None}
+    model = _trained(train, setup, max_epochs=30, train={"key_added": None}, gene_tree="order")
+    lower, upper = model.interval(new, 0.8)
+    assert 0.76 < ((new.X >= lower) & (new.X <= upper)).mean() < 0.88
 
 
 @pytest.mark.parametrize(
     ("setup", "n_patients", "n_sections", "message"),
     [
         (KEYS, 2, 1, None),
-        (KEYS, 1, 2, "calibrated on sections"),
-        ({"section_key": "section"}, 2, 2, "calibrated on sections"),
-        ({}, 1, 1, "calibrated on parts of one section"),
-        ({"spatial_key": None}, 1, 1, "calibrated on parts of one section"),
+        (KEYS, 1, 2, "within the patient: they were calibrated on sections"),
+        ({"section_key": "section"}, 2, 2, "within the patient: they were calibrated on sections"),
+        ({}, 1, 1, "within the patient: they were calibrated on parts of one section"),
+        ({"spatial_key": None}, 1, 1, "within the patient: they were calibrated on parts of one section"),
     ],
 )
 def test_intervals_say_what_they_were_calibrated_on(caplog, setup, n_patients, n_sections, message):

@@ -87,8 +87,8 @@ def _draw_one(logits: Tensor, temperature: float, generator: torch.Generator) ->
 
 def _truncate(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     if top_k is not None and top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        kept = logits.topk(top_k, dim=-1).indices  # of codes that are equally likely, no more than `top_k`
+        logits = logits.masked_fill(~torch.zeros_like(logits, dtype=torch.bool).scatter(-1, kept, True), -torch.inf)
     if top_p is not None:
         ordered, order = logits.sort(dim=-1, descending=True)
         probability = ordered.softmax(-1)

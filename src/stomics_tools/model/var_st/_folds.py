@@ -14,10 +14,11 @@ _N_BLOCKS = 3
 
 
 class Folds(NamedTuple):
-    """``fold`` int64 ``(n_obs,)``, and what folds are made of."""
+    """``fold`` int64 ``(n_obs,)``, what folds are made of, and ``group`` int64 ``(n_obs,)``: which of these a spot is in."""
 
     fold: np.ndarray
     kind: Kind
+    group: np.ndarray
 
     @property
     def number(self) -> int:
@@ -29,15 +30,16 @@ def make_folds(spots: ImageSpots) -> Folds:
     """At most five folds of whole patients; of whole sections where there is one patient; else of stripes of the section."""
     if len(spots.patient_names) > 1:
         assert spots.patient is not None
-        return Folds(_balanced(spots.patient), "patient")
+        return Folds(_balanced(spots.patient), "patient", spots.patient)
     if len(spots.section_names) > 1:
-        return Folds(_balanced(spots.section), "section")
+        return Folds(_balanced(spots.section), "section", spots.section)
     place = np.arange(spots.n_obs, dtype=np.float64)
     if spots.coordinates is not None:
         centred = spots.coordinates - spots.coordinates.mean(axis=0)
         place = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
     rank = np.argsort(np.argsort(place, kind="stable"), kind="stable")
-    return Folds(rank * min(_N_BLOCKS, spots.n_obs) // spots.n_obs, "block")
+    block = rank * min(_N_BLOCKS, spots.n_obs) // spots.n_obs
+    return Folds(block, "block", block)
 
 
 def _balanced(groups: np.ndarray) -> np.ndarray:

@@ -6,14 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-N_QUANTILES = 399
+from stomics_tools._intervals import N_QUANTILES, GroupResiduals, bounds, group_residuals, largest_level
 
 
 class Residuals(nn.Module):
-    """Quantiles of the residuals of each gene on spots that were left out of training, every fold weighing the same.
-
-    Bounds from them are those of split conformal prediction with each fold predicted by a model trained on the others
-    (Barber et al. 2021, cross-conformal): they hold for groups of spots that are exchangeable with the folds.
+    """Residuals of each gene on patients (sections, parts of a section) that were left out of training, as saved.
 
     Parameters
     ----------
@@ -21,36 +18,44 @@ class Residuals(nn.Module):
         Genes.
     """
 
-    quantiles: Tensor
+    within: Tensor
+    between: Tensor
+    n_groups: Tensor
+    n_values: Tensor
 
     def __init__(self, n_genes: int) -> None:
         super().__init__()
-        self.register_buffer("quantiles", torch.full((N_QUANTILES, n_genes), torch.nan))
+        self.register_buffer("within", torch.full((N_QUANTILES, n_genes), torch.nan))
+        self.register_buffer("between", torch.full((n_genes,), torch.nan))
+        self.register_buffer("n_groups", torch.zeros(n_genes, dtype=torch.int64))
+        self.register_buffer("n_values", torch.zeros(n_genes, dtype=torch.int64))
 
-    def fit(self, residuals: np.ndarray, fold: np.ndarray) -> None:
-        """Take residuals ``(n_obs, n_genes)``, NaN where a gene was not measured, of spots in folds ``(n_obs,)``."""
-        sizes = np.bincount(fold)
-        weight = 1.0 / sizes[fold]
-        at = np.arange(1, N_QUANTILES + 1) / (N_QUANTILES + 1)
-        columns = [weighted_quantiles(column, weight, at) for column in residuals.T]
-        self.quantiles = torch.as_tensor(np.stack(columns, axis=1), dtype=torch.float32)
+    def fit(self, residuals: np.ndarray, group: np.ndarray) -> None:
+        """Take residuals ``(n_obs, n_genes)``, NaN where a gene was not measured, of groups, codes ``(n_obs,)``."""
+        found = group_residuals(residuals, group)
+        for name, values in found._asdict().items():
+            buffer = getattr(self, name)
+            buffer.copy_(torch.as_tensor(values).to(buffer.dtype))
 
     def bounds(self, level: float) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound of the residual of each gene, ``(n_genes,)`` each, that hold it with chance `level`."""
-        tail = (1 - level) / 2
-        return self._at(tail), self._at(1 - tail)
+        """Lower and upper bound of the residual of each gene, float32 ``(n_genes,)`` each, that hold it with chance `level`.
 
-    def _at(self, chance: float) -> Tensor:
-        place = min(max(chance * (N_QUANTILES + 1) - 1, 0.0), N_QUANTILES - 1.0)
-        below = min(int(place), N_QUANTILES - 2)
-        return torch.lerp(self.quantiles[below], self.quantiles[below + 1], place - below)
+        Raises
+        ------
+        LevelError
+            If the left-out groups cannot support `level`.
+        """
+        own = (getattr(self, name).cpu().numpy() for name in GroupResiduals._fields)
+        lower, upper = bounds(GroupResiduals(*own), level)
+        return torch.as_tensor(lower, dtype=torch.float32), torch.as_tensor(upper, dtype=torch.float32)
 
+    @property
+    def largest_level(self) -> float:
+        """Largest level that the left-out groups support; that of the gene that was measured most."""
+        return largest_level(int(self.n_groups.max()), int(self.n_values.max()))
 
-def weighted_quantiles(values: np.ndarray, weight: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Smallest values below or at which the share `at` of the weight lies; NaN values do not count."""
-    known = np.isfinite(values)
-    values, weight = values[known], weight[known]
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weight[order])
-    rows = np.searchsorted(cumulative, at * cumulative[-1] * (1 - 1e-12))
-    return values[order][np.minimum(rows, len(values) - 1)]
+    def unsupported(self, level: float) -> np.ndarray:
+        """Genes that were measured in fewer groups or spots than `level` needs, a mask ``(n_genes,)``."""
+        pairs = list(zip(self.n_groups.tolist(), self.n_values.tolist(), strict=True))
+        largest = {pair: largest_level(*pair) for pair in set(pairs)}
+        return np.array([level > largest[pair] for pair in pairs])

@@ -240,6 +240,7 @@ class VarSTTraining(VarSTStage1):
         fold = torch.as_tensor(folds.fold)
         with local_seed(seed):
             smooth, strange = self._fit_smooth(inputs, x, fold)
+        module.mean.start_at_means(x, measured, fold)
         self._fit(
             Stage2(module),
             {
@@ -350,7 +351,7 @@ class VarSTTraining(VarSTStage1):
         strange: Tensor,
         folds: Folds,
     ) -> None:
-        """Share of the smooth regression in the mean, by least squares on spots left out, and quantiles of the rest."""
+        """Share of the smooth regression in the mean, by least squares on spots left out, and what is left then."""
         device, module = self.device, self.module.cpu()
         fold = torch.as_tensor(folds.fold)
         heads = [module.mean.left_out(a, b) for a, b in zip(inputs.split(1024), fold.split(1024), strict=True)]
@@ -359,7 +360,7 @@ class VarSTTraining(VarSTStage1):
         share = ((x - base) * step).sum() / step.square().sum().clamp(min=1e-12)
         module.smooth_share.copy_(share.clamp(0, 1))
         expected = module.restore(torch.lerp(base, smooth, module.smooth_share))
-        module.residuals.fit((expression - expected).numpy(), folds.fold)
+        module.residuals.fit((expression - expected).numpy(), folds.group)
         module.to(device)
 
 
