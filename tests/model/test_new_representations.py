@@ -111,6 +111,21 @@ def test_a_loaded_model_prepares_counts_without_the_data_of_training(model, trai
     np.testing.assert_array_equal(again.get_latent_representation(new), expected)
 
 
+def test_the_same_fit_made_again_elsewhere(model, training):
+    """Other threads and libraries change the last digits; another fit changes the first ones."""
+    again = training.copy()
+    rng = np.random.default_rng(0)
+    for name in ("loadings", "center"):
+        values = again.uns["X_pca"]["recipe"][name]
+        again.uns["X_pca"]["recipe"][name] = values * (1 + 1e-6 * rng.normal(size=values.shape)).astype(values.dtype)
+    del again.varm["X_pca"], again.uns["X_pca"]["variance"]
+    model.get_latent_representation(again)
+    fewer = training[1:].copy()
+    st.pp.rna(fewer, n_top_genes=150, n_comps=10)
+    with pytest.raises(ValueError, match="made by another fit"):
+        model.get_latent_representation(fewer)
+
+
 def test_arrays_that_tell_nothing(model, training, new):
     """A warning where training knew; none where it did not."""
     expected = prepared(model, training, new)

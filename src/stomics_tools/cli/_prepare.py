@@ -144,6 +144,8 @@ def representations(
             report(how)
             if isinstance(data, AnnData) and parts[name] is not data:
                 data.obsm[key] = parts[name].obsm[key]
+                if key in parts[name].uns:  # the recipe, by which other data can be prepared
+                    data.uns[key] = parts[name].uns[key]
         if key in keys.values() and isinstance(data, AnnData):
             raise ValueError(
                 f"Modalities {next(n for n, k in keys.items() if k == key)!r} and {name!r} would both use obsm[{key!r}]. "

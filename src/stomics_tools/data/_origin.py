@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
@@ -47,15 +46,15 @@ class Origin:
     key
         Its key.
     marks
-        Hashes that are equal for arrays of one fit: ``"recipe"`` of a recipe of ours; of scanpy's PCA ``"loadings"`` and
-        ``"variance"``. They outlive files and subsets of spots, and all but loadings a subset of genes. There are none
-        where nothing tells.
+        Numbers ``(n_comps,)`` that are the same for arrays of one fit, such as scanpy's PCA: ``"variance"``, and a sum
+        of the ``"loadings"``. They outlive files and subsets of spots; loadings do not outlive a subset of genes. There
+        are none where nothing tells.
     recipe
-        The recipe, if there is one.
+        The recipe of ours, if there is one.
     """
 
     key: str
-    marks: Mapping[str, str]
+    marks: Mapping[str, list[float]]
     recipe: Recipe | None = None
 
     def state(self) -> dict[str, Any]:
@@ -73,31 +72,42 @@ def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> Origin:
     if recipe is not None and recipe.n_comps == values.shape[1]:
         later = by_scanpy and _has_variance(values, adata.uns.get("pca"))
         if not later and _made_by(recipe, adata, key, where):
-            marks = {"recipe": recipe.fingerprint, **_marks_of_components(adata, key, key, values.shape[1])}
-            return Origin(key, marks, recipe)
+            return Origin(key, _marks_of_components(adata, key, key, values.shape[1]), recipe)
     if by_scanpy:
         return Origin(key, _marks_of_components(adata, "pca", "PCs", values.shape[1]))
     return Origin(key, {} if recipe is not None else _marks_of_components(adata, key, key, values.shape[1]))
 
 
-def _marks_of_components(adata: AnnData, uns: str, varm: str, n_comps: int) -> dict[str, str]:
-    """Hashes of variances and loadings that are stored beside principal components."""
+def _marks_of_components(adata: AnnData, uns: str, varm: str, n_comps: int) -> dict[str, list[float]]:
+    """Marks of principal components whose variances and loadings are stored beside them."""
     marks = {}
     entry = adata.uns.get(uns)
     if isinstance(entry, Mapping) and "variance" in entry:
-        marks["variance"] = _hash(entry["variance"])
-    if varm in adata.varm and np.shape(adata.varm[varm])[1:] == (n_comps,):
-        marks["loadings"] = _hash(adata.varm[varm])
+        marks["variance"] = np.asarray(entry["variance"], dtype=np.float64).ravel().tolist()
+    loadings = np.asarray(adata.varm[varm]) if varm in adata.varm else np.zeros(0)
+    if loadings.shape[1:] == (n_comps,) and loadings.dtype.kind in "fiu":
+        # Any weights will do that tell the rows apart.
+        marks["loadings"] = (np.cos(np.arange(len(loadings)) ** 2) @ loadings.astype(np.float64)).tolist()
     return marks
+
+
+def _same_mark(found: list[float], expected: list[float]) -> bool:
+    """Whether two marks are the same, up to what differs between two machines that make the same fit."""
+    if len(found) != len(expected):
+        return False
+    return bool(np.allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max(initial=0)))
 
 
 def recipes_of(state: Mapping[str, Any]) -> dict[str, Recipe]:
     """Recipes of the modalities of a state, see :meth:`Spots.state`."""
-    return {
-        name: Recipe.from_plain(modality["origin"]["recipe"], argument="modalities", where=name)
-        for name, modality in state["modalities"].items()
-        if (modality.get("origin") or {}).get("recipe") is not None
-    }
+    found = {name: recipe_of_origin(modality.get("origin"), name) for name, modality in state["modalities"].items()}
+    return {name: recipe for name, recipe in found.items() if recipe is not None}
+
+
+def recipe_of_origin(origin: Mapping[str, Any] | None, name: str) -> Recipe | None:
+    """Recipe of an :meth:`Origin.state`, if there is one."""
+    plain = (origin or {}).get("recipe")
+    return None if plain is None else Recipe.from_plain(plain, argument="modalities", where=name)
 
 
 def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | None) -> None:
@@ -122,12 +132,14 @@ def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | 
     UserWarning
         If nothing says how it was made, though the array of training did.
     """
-    if found is None or not expected or not expected["marks"]:
+    if found is None or not expected or not (expected["marks"] or expected["recipe"]):
         return
-    if any(found.marks.get(mark) == value for mark, value in expected["marks"].items()):
+    recipe, key = recipe_of_origin(expected, name), expected["key"]
+    if recipe is not None and found.recipe is not None and recipe.gives_the_same_as(found.recipe):
         return
-    key = expected["key"]
-    if expected["recipe"] is None:
+    if any(_same_mark(found.marks.get(mark, []), value) for mark, value in expected["marks"].items()):
+        return
+    if recipe is None:
         cure = (
             "Project them with the loadings of training and store these in `varm`; or prepare the data of training by "
             "`st.pp.rna`, and new data by `st.pp.rna(new, reference=training)`."
@@ -135,10 +147,10 @@ def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | 
     else:
         added = "" if key in (_keys.PCA, _keys.PROTEIN, _keys.LSI) else f", key_added={key!r}"
         cure = (
-            f"Prepare new data like these: `st.pp.{expected['recipe']['kind']}(new, reference=training{added})`; or "
+            f"Prepare new data like these: `st.pp.{recipe.kind}(new, reference=training{added})`; or "
             f"delete `obsm[{key!r}]`, and the model prepares the raw counts."
         )
-    if found.marks:
+    if found.marks or found.recipe is not None:
         raise ValueError(
             f"Modality {name!r}: `obsm[{key!r}]` was made by another fit than the data of training, so that its columns "
             f"mean something else. {cure}"
@@ -256,7 +268,3 @@ def _made_by(recipe: Recipe, adata: AnnData, key: str, where: str) -> bool:
         key,
     )
     return False
-
-
-def _hash(values: Any) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes()).hexdigest()

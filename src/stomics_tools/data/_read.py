@@ -159,7 +159,7 @@ def _read_modality(
 def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -> Modality:
     """A modality whose array is not there, made of raw counts by the recipe that made the data of training."""
     argument = f"modalities[{name!r}]"
-    origin = Origin(key, {"recipe": recipe.fingerprint}, recipe)
+    origin = Origin(key, {}, recipe)
     if adata.n_obs == 0:  # no spot of a slice has this modality
         return Modality(np.zeros((0, recipe.n_comps), np.float32), np.zeros(0, dtype=bool), None, origin=origin)
     try:

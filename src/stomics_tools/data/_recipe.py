@@ -123,12 +123,23 @@ class Recipe:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides the coordinates: arrays of equal recipes can be compared."""
+        """Hash of all that decides the coordinates."""
         digest = hashlib.sha256(repr((self.kind, self.features, self.total_features, self.target_sum)).encode())
         for name in _ARRAYS:
             if name != "total_shares" and getattr(self, name) is not None:
                 digest.update(name.encode() + np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
+
+    def gives_the_same_as(self, other: Recipe) -> bool:
+        """Whether both give the same coordinates, up to what differs between two machines that make the same fit."""
+        names = ("kind", "features", "total_features")
+        if any(getattr(self, name) != getattr(other, name) for name in names) or (
+            self.loadings.shape != other.loadings.shape
+        ):
+            return False
+        pairs = [(getattr(self, name), getattr(other, name)) for name in ("target_sum", "center", "scale", "idf")]
+        alike = all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs if a is not None and b is not None)
+        return alike and np.abs(self.loadings - other.loadings).max() <= 1e-3 * np.abs(self.loadings).max()
 
     # --------------------------------------------------------------- using it
 

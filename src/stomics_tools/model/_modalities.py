@@ -121,7 +121,9 @@ class ModalitiesModel(FullGraphModel):
         ----------
         adata
             The object of setup by default, or another one with the same keys, modalities and features. Spots of
-            another object get a graph of their own, whose edges have the weights that training starts from.
+            another object get a graph of their own, whose edges have the weights that training starts from. A
+            representation must be made by the recipe of training (``reference=`` of :mod:`stomics_tools.pp`); where it is
+            not there, the raw counts are prepared by that recipe.
         modality
             Of one modality instead of all together.
         batch_size
@@ -136,7 +138,7 @@ class ModalitiesModel(FullGraphModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If the modalities or features differ from those of setup.
+            If the modalities or features differ from those of setup, or a representation was made by another fit.
         """
         self._require_trained()
         _validate.check_integer(batch_size, argument="batch_size")
