@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from stomics_tools import __version__
+from stomics_tools.cli._spelling import other_names
 
 VERSION = "stomics_tools_version"
 """Key of the version that wrote a file."""
@@ -24,9 +25,12 @@ class ConfigFile(ActionConfigFile):
         """Check the file, then take up its values."""
         try:
             content = read_config(values)
-            check_names(content, parser, values)
+            renamed = renamed_options(content, parser)
+            check_names(renamed, parser, values)
         except (OSError, ValueError) as error:
             parser.exit(2, f"stomics: error: {error}\n")
+        if renamed != content:
+            values = yaml.safe_dump(renamed)
         super().__call__(parser, cfg, values, option_string)
 
 
@@ -40,10 +44,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     ValueError
         If it is no YAML mapping, or was written by a newer version.
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(f"`config`: no such file '{path}'.")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"`config`: '{path}' is no YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
@@ -57,6 +62,78 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return content
 
 
+_SECTIONS = {"TransformerLayer_setting": "network", "model": "network", "transformer": "network"}
+_KEYS = {
+    "masking.enable": "masking.enable_masking",
+    "masking.enabled": "masking.enable_masking",
+    "network.dim_ff_expression": "network.n_hidden",
+    "network.load_balance_weight": "network.balance_weight",
+    "network.moe_balance_weight": "network.balance_weight",
+    "diffusion.num_timesteps": "diffusion.diffusion_steps",
+    "diffusion.timesteps": "diffusion.diffusion_steps",
+    "logging.logger": "logger",
+    "logging.save_dir": "output_dir",
+    "data.processed_data_dir": "data_dir",
+    "data.data_dir": "data_dir",
+    "data.raw_data_dir": "input",
+}
+"""Options of other programs' files of options to ours."""
+
+_NO_COUNTERPART = {
+    "loss": "positions and expression are weighed by the model itself",
+    "distributed": "devices are given to the model in Python, by `train(devices=, strategy=)`",
+    "sampling": "options of draws belong to `stomics diffusion sample`",
+    "evaluation": "options of scores belong to `stomics diffusion test`",
+    "data": "data are prepared by `stomics diffusion preprocess`",
+    "logging": "`logger`, `output_dir` and `exp_name` say where results go",
+    "scheduler": "the learning rate rises and falls along a cosine",
+    "mask_strategy": "genes are hidden at random",
+    "precision": "training is in float32",
+}
+
+
+def renamed_options(content: Mapping[str, Any], parser: ArgumentParser) -> dict[str, Any]:
+    """Content of a file with the names of `parser`: other names of options and sections are translated.
+
+    Raises ``ValueError`` if an option is given twice, under two names.
+    """
+    options = {*parser.get_defaults().keys(), *(action.dest for action in parser._actions if not action.option_strings)}
+    sections = {name.rpartition(".")[0] for name in options} - {""}
+    foreign = {key for key, value in content.items() if isinstance(value, dict) and (key in _SECTIONS or key not in options)}
+    result: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, value in flat(content, sections | foreign):
+        own = _own_name(name, options)
+        if own in origin:
+            raise ValueError(f"`config`: {origin[own]!r} and {name!r} are the same option. Leave one out.")
+        origin[own] = name
+        section, _, last = own.rpartition(".")
+        if own != name and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+            value = float(value)  # YAML takes 1e-4 for text
+        if section in sections:
+            result.setdefault(section, {})[last] = value
+        elif section:
+            result.setdefault(section, {})[last] = value
+        else:
+            result[own] = value
+    return result
+
+
+def _own_name(name: str, options: Collection[str]) -> str:
+    section, _, last = name.rpartition(".")
+    section = _SECTIONS.get(section, section)
+    here = f"{section}.{last}" if section else last
+    if here in options:
+        return here
+    if _KEYS.get(here) in options:
+        return _KEYS[here]
+    for option in sorted(options):
+        own_section, _, own = option.rpartition(".")
+        if own_section == section and last in other_names(own):
+            return option
+    return here
+
+
 def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | Path) -> None:
     """Raise ``ValueError`` at the first option in `content` that `parser` does not have, with the nearest it has."""
     options = {*parser.get_defaults().keys(), *(action.dest for action in parser._actions if not action.option_strings)}
@@ -65,6 +142,10 @@ def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | 
         if name in sections:
             raise ValueError(f"`config`: section '{name}' of '{path}' must hold options, found {value!r}.")
         if name not in options:
+            parts = name.split(".")
+            why = next((_NO_COUNTERPART[part] for part in parts if part in _NO_COUNTERPART), None)
+            if why is not None:
+                raise ValueError(f"`config`: option '{name}' in '{path}' has no counterpart here: {why}. Leave it out.")
             version = content.get(VERSION, __version__)
             origin = f" (of stomics-tools {version}; this is {__version__})" if version != __version__ else ""
             raise ValueError(

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import indent
 from typing import Any, get_type_hints
 
@@ -23,7 +24,15 @@ from stomics_tools.cli._info import info
 from stomics_tools.cli._output import one_line
 from stomics_tools.cli._praga_spike import praga_spike
 from stomics_tools.cli._simulate import COMMANDS as SIMULATE
-from stomics_tools.cli._spelling import HelpFormatter, config_first, spell_as_usual, usage
+from stomics_tools.cli._spelling import (
+    HelpFormatter,
+    config_first,
+    spell_as_usual,
+    unknown_option,
+    usage,
+    without_no,
+    words_of,
+)
 from stomics_tools.cli._var_st import var_st
 
 Command = Callable[..., None]
@@ -45,6 +54,11 @@ _GROUPS = {
 
 def build_parser() -> ArgumentParser:
     """Parser of all commands; the options of each are the arguments of its function."""
+    return _build()[0]
+
+
+def _build() -> tuple[ArgumentParser, dict[tuple[str, ...], Mapping[str, Any]]]:
+    """The parser, and the options of each command by its words."""
     parser = ArgumentParser(
         prog="stomics",
         description="Deep models for spatial omics.",
@@ -53,19 +67,20 @@ def build_parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
+    options: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for name, what in COMMANDS.items():
         if callable(what):
-            _add_command(commands, name, what, f"stomics {name}")
+            options[name,] = _add_command(commands, name, what, f"stomics {name}")
             continue
         group = ArgumentParser(description=_GROUPS[name], allow_abbrev=False)
         commands.add_subcommand(name, group, help=_GROUPS[name])
         members = group.add_subcommands(required=True, metavar="COMMAND")
         for member, function in what.items():
-            _add_command(members, member, function, f"stomics {name} {member}")
-    return parser
+            options[name, member] = _add_command(members, member, function, f"stomics {name} {member}")
+    return parser, options
 
 
-def _add_command(commands: Any, name: str, function: Command, words: str) -> None:
+def _add_command(commands: Any, name: str, function: Command, words: str) -> Mapping[str, Any]:
     doc, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
     command = ArgumentParser(
         description=doc.partition("\n\nParameters\n")[0],
@@ -82,6 +97,14 @@ def _add_command(commands: Any, name: str, function: Command, words: str) -> Non
     spell_as_usual(command)
     command.usage = usage(words, command)
     commands.add_subcommand(name, command, help=doc.splitlines()[0])
+    return command._option_string_actions
+
+
+def _expanded(value: Any) -> Any:
+    """A path with the folder of the user in place of ``~``; lists of them too."""
+    if isinstance(value, list):
+        return [_expanded(part) for part in value]
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,14 +122,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that spin while they wait bring each other to a halt on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files: no screen is needed
-    parser = build_parser()
+    parser, known = _build()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options_here = known.get(words_of(arguments, COMMANDS))
+    if options_here is not None:
+        arguments = without_no(arguments, options_here)
+    wrong = None if options_here is None else unknown_option(arguments, options_here)
+    if wrong is not None:
+        parser.exit(2, f"stomics: error: {wrong}\n")
     # Renamed in jsonargparse 4.49; makes dataclasses of sections of options.
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    options = instantiate(parser.parse_args(config_first(sys.argv[1:] if argv is None else argv, COMMANDS)))
+    options = instantiate(parser.parse_args(config_first(arguments, COMMANDS)))
     function: Any = COMMANDS
     while "subcommand" in options:
         function, options = function[options.subcommand], options[options.subcommand]
-    command = dict(vars(options))
+    command = {name: _expanded(value) for name, value in vars(options).items()}
     debug = command.pop("debug")
     for name in ("config", VERSION):
         command.pop(name)
