@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -200,6 +201,71 @@ def test_the_guide_can_be_followed(tmp_path, monkeypatch):
         build_parser().parse_args(config_first(shlex.split(line)[1:], COMMANDS))
 
 
+REQUIRED = """
+TransformerLayer_setting:
+  d_model: 32
+  num_heads: 4
+  d_ff: 64
+  use_gated_attention: true
+  gate_type: headwise
+  use_moe: true
+  num_experts: 6
+  moe_top_k: 3
+diffusion:
+  diffusion_steps: 500
+training:
+  batch_size: 2
+  epochs: 3
+  learning_rate: 1e-4
+masking:
+  enable: false
+  expression_mask_ratio: 0.4
+training_mode: joint
+"""
+
+
+def test_sections_and_names_of_the_required_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(REQUIRED)
+    found = parsed("--config", path, "--lr", "5e-4")
+    network = {"width": 32, "n_heads": 4, "n_hidden": 64, "use_gated_attention": True, "gate_type": "headwise"}
+    network |= {"use_moe": True, "num_experts": 6, "moe_top_k": 3}
+    assert network.items() <= found["network"].items()
+    assert found["diffusion"]["diffusion_steps"] == 500
+    assert {"batch_size": 2, "max_epochs": 3, "lr": 5e-4}.items() <= found["training"].items()
+    assert {"enable_masking": False, "expression_mask_ratio": 0.4}.items() <= found["masking"].items()
+    assert parsed("--config", path)["training"]["lr"] == 1e-4
+
+
+def test_options_are_taken_with_underscores_and_other_names():
+    given = """--use_gated_attention --gate_type headwise --use_moe --num_experts 4 --moe_top_k 1 --enable_masking
+    --expression_mask_ratio 0.2 --position_mask_ratio 0.25 --batch_size 8 --epochs 7 --num_heads 4 --d_model 64"""
+    found = parsed(*given.split())
+    network = {"use_gated_attention": True, "gate_type": "headwise", "use_moe": True, "num_experts": 4}
+    network |= {"moe_top_k": 1, "n_heads": 4, "width": 64}
+    assert network.items() <= found["network"].items()
+    masking = {"enable_masking": True, "expression_mask_ratio": 0.2, "position_mask_ratio": 0.25}
+    assert masking == found["masking"]
+    assert {"batch_size": 8, "max_epochs": 7}.items() <= found["training"].items()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss: {lambda_position: 2.0}", "option 'loss' in '{path}' has no counterpart here"),
+        ("masking: {mask_strategy: block}", "genes are hidden at random. Leave it out."),
+        ("training: {epochs: 3, max_epochs: 4}", "'training.epochs' and 'training.max_epochs' are the same option"),
+        ("TransformerLayer_setting: {num_haeds: 3}", "Did you mean 'network.n_heads'?"),
+    ],
+)
+def test_foreign_options_without_counterpart(text, message, tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        run("train", "--data-dir", "d", "--exp-name", "e", "--config", path)
+    assert message.format(path=path) in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------ preprocess
 
 
@@ -235,6 +301,41 @@ def test_preprocess_leaves_no_test_cells_of_an_earlier_call(place, tmp_path):
     assert set(ad.read_h5ad(tmp_path / "d" / "test.h5ad").obs["section"]) == {"section0", "section2"}
     assert run("preprocess", *options) == 0
     assert not (tmp_path / "d" / "test.h5ad").exists()
+
+
+def test_preprocess_of_a_folder(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    adata = sections()
+    names = adata.var_names.tolist()
+    for number in range(3):
+        part = adata[adata.obs["section"] == f"section{number}"].copy()
+        part.obs_names = [f"cell{i}" for i in range(part.n_obs)]  # the same in every file
+        del part.obs["section"]
+        part[:, names[1:] if number == 1 else names].copy().write_h5ad(raw / f"s{number}.h5ad")
+    (raw / "notes.txt").write_text("not a slice")
+    options = ("--output_dir", tmp_path / "d", "--layer", "raw", "--spatial-key", "xy", "--test-batches", "s2")
+    assert run("preprocess", "--raw_dir", raw, *options) == 0
+    assert "genes that other files lack left out: {'s0': 1, 's2': 1}" in capsys.readouterr().out
+    train, test = (ad.read_h5ad(tmp_path / "d" / f"{part}.h5ad") for part in ("train", "test"))
+    assert set(train.obs["slice"]) == {"s0", "s1"}
+    assert set(test.obs["slice"]) == {"s2"}
+    assert set(train.var_names) == set(test.var_names) == set(names[1:])
+    own = adata[adata.obs["section"] == "section2"]
+    np.testing.assert_array_equal(test.layers["raw"].toarray(), own[:, test.var_names].layers["raw"].toarray())
+    assert train.uns["stomics_diffusion"]["batch_key"] == "slice"
+
+
+def test_controls_are_no_genes(tmp_path, capsys):
+    adata = sections()
+    adata.var_names = [f"Blank-{i}" if i < 4 else name for i, name in enumerate(adata.var_names)]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    options = (tmp_path / "a.h5ad", "--data-dir", tmp_path / "d", "--layer", "raw", "--spatial-key", "xy")
+    assert run("preprocess", *options) == 0
+    assert "left out control features: 4 'blank codeword'" in capsys.readouterr().out
+    assert ad.read_h5ad(tmp_path / "d" / "train.h5ad").var_names.tolist() == adata.var_names[4:].tolist()
+    assert run("preprocess", *options, "--keep-controls") == 0
+    assert ad.read_h5ad(tmp_path / "d" / "train.h5ad").n_vars == adata.n_vars
 
 
 @pytest.mark.parametrize(
@@ -273,7 +374,7 @@ def test_train_writes_the_effective_configuration_and_the_model(place):
     settings = model._arguments()
     for section in ("network", "diffusion", "masking"):
         assert {name: settings[name] for name in content[section]} == content[section]
-    assert model._setup_arguments() == {"layer": "raw", "spatial_key": "xy", "batch_key": "section"}
+    assert model._setup_arguments() == {"layer": "raw", "spatial_key": "xy", "batch_key": "section", "counts": None}
     assert len(model.history["train_loss"]) == 4
     logged = pd.read_csv(next(folder.glob("logs/*/metrics.csv")))
     assert "train_loss" in logged
@@ -300,14 +401,22 @@ def test_an_interrupted_training_goes_on_to_the_same_model(place, monkeypatch, c
     assert run("train", *train_options(place, "broken"), "--resume", "--lr", 0.5) == 1
     assert "`resume`: 'training.lr' is 0.5 here, 0.001 in" in capsys.readouterr().err
 
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    assert run("train", "--resume", checkpoint, "--lr", 0.5) == 1
+    assert "`resume`: 'training.lr' is 0.5 here, 0.001 in" in capsys.readouterr().err
+    shutil.copytree(folder, place / "outputs" / "copy")
+    assert run("train", "--resume", place / "outputs" / "copy" / "checkpoints" / "last.ckpt") == 0
+    assert "4 epochs, resumed" in capsys.readouterr().out
     assert run("train", "--config", folder / "config.yaml", "--resume") == 0
     assert "4 epochs, resumed" in capsys.readouterr().out
+    copy = load_file(place / "outputs" / "copy" / "model" / "model.safetensors")
     first, second = (
         load_file(place / "outputs" / name / "model" / "model.safetensors") for name in ("whole", "broken")
     )
     assert set(first) == set(second)
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name], err_msg=name)
+        np.testing.assert_array_equal(values, copy[name], err_msg=name)
     assert run("train", "--config", folder / "config.yaml", "--resume") == 1
     assert "has ended" in capsys.readouterr().err
 
@@ -321,6 +430,8 @@ def test_an_interrupted_training_goes_on_to_the_same_model(place, monkeypatch, c
         (("--width", 15), "`width` (15) must be a multiple of `n_heads` (2)"),
         (("--max-epochs", 0), "`max_epochs` must be at least 1, found 0"),
         (("--resume",), "`resume`: there is no training in"),
+        (("--resume", "nowhere/last.ckpt"), "`resume`: no such file or folder 'nowhere/last.ckpt'"),
+        (("--resume", "."), "`resume`: '.' belongs to no training"),
     ],
 )
 def test_train_errors(place, tmp_path, monkeypatch, capsys, options, message):
@@ -471,6 +582,27 @@ def test_sample_new_tissue(place, tmp_path):
     assert result.obs["sample"].value_counts().to_dict() == {"0": 12, "1": 12}
     np.testing.assert_allclose(result[result.obs["sample"] == "1"].X, draws["expression"][1], rtol=1e-5)
     np.testing.assert_allclose(result[result.obs["sample"] == "1"].obsm["xy"], draws["position"][1], rtol=1e-5)
+
+
+def test_sample_as_required(place, capsys):
+    run_folder = place / "outputs" / "whole"
+    command = ("--checkpoint", run_folder / "checkpoints" / "last.ckpt", "--num_samples", 40)
+    for name in ("samples_joint.h5ad", "samples_joint_1.h5ad"):
+        assert run("sample", *command, *QUICK) == 0
+        assert str(run_folder / name) in capsys.readouterr().out
+        found = ad.read_h5ad(run_folder / name)
+        assert found.n_obs == 40
+        assert found.obs["sample"].nunique() == 1
+    draws = model_at(place, "whole").sample(mode="joint", n_cells=40, n_samples=1, n_steps=2, seed=3)
+    np.testing.assert_allclose(found.X, draws["expression"], rtol=1e-5)
+
+
+def test_sample_for_cells_without_a_mode(place, tmp_path):
+    given = (place / "query.h5ad", "--checkpoint", place / "outputs" / "whole" / "model", "--output")
+    assert run("sample", *given, tmp_path / "a.h5ad", *QUICK) == 0
+    assert run("sample", *given, tmp_path / "b.h5ad", "--mode", "expr_to_pos", *QUICK) == 0
+    one, two = (ad.read_h5ad(tmp_path / f"{name}.h5ad").obsm["spatial_predicted"] for name in "ab")
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def renamed_options(content: Mapping[str, Any], parser: ArgumentParser) -> dict[
     """
     options = {*parser.get_defaults().keys(), *(action.dest for action in parser._actions if not action.option_strings)}
     sections = {name.rpartition(".")[0] for name in options} - {""}
-    foreign = {key for key, value in content.items() if isinstance(value, dict) and (key in _SECTIONS or key not in options)}
+    foreign = {
+        key for key, value in content.items() if isinstance(value, dict) and (key in _SECTIONS or key not in options)
+    }
     result: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name, value in flat(content, sections | foreign):

@@ -122,7 +122,7 @@ def model_kept(
     except Exception as error:
         where = save_model
         if where is None and output is not None:
-            where = _unused(output.with_name(f"{output.stem}_model"))
+            where = unused(output.with_name(f"{output.stem}_model"))
             try:
                 model.save(where)
             except Exception:  # noqa: BLE001 - the first error is the one to be told
@@ -137,8 +137,10 @@ def written(output: Path, save_model: Path | None) -> str:
     return str(output) if save_model is None else f"{output}, {save_model}"
 
 
-def _unused(path: Path) -> Path:
-    return next(p for i in count() if not (p := path if i == 0 else path.with_name(f"{path.name}_{i}")).exists())
+def unused(path: Path) -> Path:
+    """The path, or with a number the first at which nothing is."""
+    names = (path if i == 0 else path.with_name(f"{path.stem}_{i}{path.suffix}") for i in count())
+    return next(name for name in names if not name.exists())
 
 
 def _size(data: AnnData | MuData) -> int:

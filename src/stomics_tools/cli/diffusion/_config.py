@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 # Spelled out and not read off the model, which would bring torch to every help; a test compares both.
@@ -207,3 +209,31 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """As in a file of options."""
         return asdict(self)
+
+
+def resumed(given: Config, before: Mapping[str, Any], others: Mapping[str, Any], origin: Path) -> Config:
+    """The options of the run that is resumed.
+
+    Raises ``ValueError`` at the first of those given that is neither a default nor what the run has.
+    """
+    sections = {"network": Network, "diffusion": Diffusion, "training": Training, "masking": Masking}
+    options = Config(before["training_mode"], **{name: section(**before[name]) for name, section in sections.items()})
+    default = Config().plain()
+    for name, value in given.plain().items():
+        pairs = value.items() if isinstance(value, dict) else [(name, value)]
+        for key, own in pairs:
+            nested = isinstance(value, dict)
+            usual = default[name][key] if nested else default[name]
+            there = before[name][key] if nested else before[name]
+            if own not in (usual, there):
+                _refuse(f"{name}.{key}" if nested else name, own, there, origin)
+    for name, own in others.items():
+        there = before.get(name)
+        same = own == there or (isinstance(own, Path) and str(own.resolve()) == there)
+        if own is not None and not same and not (name == "logger" and own == "csv"):
+            _refuse(name, own, there, origin)
+    return options
+
+
+def _refuse(name: str, own: Any, there: Any, origin: Path) -> None:
+    raise ValueError(f"`resume`: '{name}' is {own!r} here, {there!r} in '{origin}'. Leave it out.")

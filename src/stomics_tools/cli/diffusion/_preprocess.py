@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ def preprocess(
     data_dir: Path,
     num_genes: int = 1000,
     layer: str | None = None,
+    modality: str | None = None,
+    keep_controls: bool = False,
     spatial_key: str = "spatial",
     batch_key: str | None = None,
     test_batches: list[str] | None = None,
@@ -28,40 +31,55 @@ def preprocess(
     Parameters
     ----------
     input
-        h5ad file of the cells of one or more slices.
+        h5ad file of the cells of one or more slices, or a folder of such files, with the genes that all of them have.
     data_dir
         Folder of the results, made if need be.
     num_genes
         Most variable genes that are kept; all of a smaller panel.
     layer
         Layer of the expression, counts or other values. Default: X.
+    modality
+        What is used of features of several kinds. Default: the RNA of an h5ad file; of an h5mu file it must be named.
+    keep_controls
+        Take control features (negative control probes, blanks, ...) as genes; they are left out by default.
     spatial_key
         Key of the coordinates in obsm.
     batch_key
-        Column of the slices in obs. Default: all cells are of one slice.
+        Column of the slices in obs, or none. Default: all cells of a file are of one slice; the slices of a folder are
+        told apart by the column slice, the name of the file.
     test_batches
         Slices that are held out.
 
     Examples
     --------
-    stomics diffusion preprocess --input cells.h5ad --data-dir data --batch-key section --test-batches section3
+    stomics diffusion preprocess cells.h5ad --data-dir data --batch-key section --test-batches section3
+    stomics diffusion preprocess raw_folder --data-dir data --test-batches slice7
     """
     from stomics_tools._validate import check_integer, check_key
-    from stomics_tools.cli._output import Clock, check_not_input, replacing
+    from stomics_tools.cli._checks import check_permission
+    from stomics_tools.cli._output import Clock, check_not_input
 
     clock = Clock()
     check_integer(num_genes, argument="num_genes")
-    if test_batches and batch_key is None:
+    batch_key = None if batch_key == "none" else batch_key
+    if test_batches and batch_key is None and not input.is_dir():
         raise ValueError("`test_batches` are slices: name their column by `batch_key`.")
+    check_permission(data_dir, "data_dir")
     paths = {part: data_dir / f"{part}.h5ad" for part in ("train", "test")}
     check_not_input(input, list(paths.values()), argument="data_dir")
 
     from stomics_tools._params import plain_params
+    from stomics_tools.cli._files import write_output
     from stomics_tools.cli._genes import chosen_genes
-    from stomics_tools.cli.diffusion._data import RECORD, read_object
+    from stomics_tools.cli.diffusion._data import RECORD, read_folder, read_object
     from stomics_tools.data import CellsSpec, read_cells
 
-    adata = read_object(input, argument="input")
+    reading: dict[str, Any] = {"argument": "input", "modality": modality, "keep_controls": keep_controls}
+    reading["report"] = partial(clock.say, "features")
+    if input.is_dir() and input.suffix != ".zarr":
+        adata, batch_key = read_folder(input, batch_key, **reading)
+    else:
+        adata = read_object(input, **reading)
     if layer is not None:
         check_key(layer, adata.layers, argument="layer", where="adata.layers")
     held_out = _held_out(adata, batch_key, test_batches or [])
@@ -83,8 +101,7 @@ def preprocess(
     for part, path in paths.items():
         path.unlink(missing_ok=True)  # of an earlier call: cells of training could lie in it
         if part in objects:
-            with replacing(path) as partial:
-                objects[part].write_h5ad(partial)
+            write_output(objects[part], path)
     clock.step("write", ", ".join(str(paths[part]) for part in objects))
 
 

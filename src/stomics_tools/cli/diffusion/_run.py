@@ -22,6 +22,12 @@ class Run:
 
     folder: Path
 
+    @classmethod
+    def at(cls, path: Path) -> Run:
+        """The run that a path belongs to: its folder, its model, its checkpoints or one of these."""
+        own = (path, *path.absolute().parents[:2]) if path.exists() else (path,)
+        return cls(next((folder for folder in own if (folder / "config.yaml").is_file()), path))
+
     @property
     def config(self) -> Path:
         """The effective configuration."""
@@ -54,6 +60,10 @@ class Run:
         if not self.has_checkpoint():
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def options(self) -> dict[str, Any]:
+        """The options that it was begun with."""
+        return read_config(self.config)
+
     def check_same(self, content: dict[str, Any]) -> None:
         """Raise ``ValueError`` at the first option that differs from the run that is to be resumed."""
         sections = [name for name, value in content.items() if isinstance(value, dict)]
@@ -71,6 +81,8 @@ class Run:
 
         if not self.folder.is_dir():
             raise FileNotFoundError(f"`checkpoint`: no such folder '{self.folder}'.")
+        if (self.folder / "model.json").is_file():  # saved in Python, without a record of a training
+            return MaskedDiffusion.load(self.folder), {}
         if not self.config.is_file():
             raise FileNotFoundError(
                 f"`checkpoint`: no config.yaml in '{self.folder}'. Name the folder of a training, outputs/NAME."

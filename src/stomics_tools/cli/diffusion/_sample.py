@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
 
+    from stomics_tools.model import MaskedDiffusion
     from stomics_tools.model.masked_diffusion._predictions import Consensus
 
 _POSITION, _DRAWS, _DISPERSION = "spatial_predicted", "spatial_draws", "spatial_dispersion"
@@ -19,10 +21,10 @@ _POSITION, _DRAWS, _DISPERSION = "spatial_predicted", "spatial_draws", "spatial_
 def sample(
     *,
     checkpoint: Path,
-    mode: Mode,
-    output: Path,
     input: Path | None = None,
-    num_samples: int = 1,
+    mode: Mode | None = None,
+    output: Path | None = None,
+    num_samples: int | None = None,
     num_steps: int = 20,
     num_cells: int | None = None,
     landmarks: str | None = None,
@@ -30,6 +32,7 @@ def sample(
     sampler: Literal["ddim", "dpm++", "ancestral"] = "dpm++",
     temperature: float | None = None,
     guidance: float = 0.0,
+    keep_controls: bool = False,
     seed: int = 0,
 ) -> None:
     """Draw positions, expression, or new tissue.
@@ -42,15 +45,16 @@ def sample(
     Parameters
     ----------
     checkpoint
-        Folder of the training, outputs/NAME.
-    mode
-        What is drawn: positions given expression, expression given positions, or both.
-    output
-        h5ad file of the results.
+        Folder of the training, outputs/NAME, or its model or checkpoint; or a model saved in Python.
     input
         h5ad file of the cells, with the keys of training; not of joint.
+    mode
+        What is drawn: positions given expression, expression given positions, or both. Default: joint without an input;
+        with one, positions, if the model was trained for them.
+    output
+        h5ad file of the results. Default: a new file samples_MODE.h5ad in the folder of the training.
     num_samples
-        Draws.
+        Draws. Default: 1. Of joint without num_cells, the cells of one draw.
     num_steps
         Passes through the network a draw.
     num_cells
@@ -66,30 +70,50 @@ def sample(
         tissue. Default: 0.1, with landmarks 1.
     guidance
         How much more what is given counts than it would; of models trained for all modes.
+    keep_controls
+        Take control features (negative control probes, blanks, ...) as genes; they are left out by default.
     seed
         Seed of the draws.
 
     Examples
     --------
-    stomics diffusion sample --checkpoint outputs/brain --input query.h5ad --mode expr_to_pos --output placed.h5ad
-    stomics diffusion sample --checkpoint outputs/brain --mode joint --output new.h5ad
+    stomics diffusion sample query.h5ad --checkpoint outputs/brain --mode expr_to_pos --output placed.h5ad
+    stomics diffusion sample --checkpoint outputs/brain --num-samples 1000
     """
     from stomics_tools._params import plain_params
-    from stomics_tools.cli._output import Clock, check_not_input, replacing
+    from stomics_tools.cli._checks import check_permission
+    from stomics_tools.cli._files import check_writable, unused, write_output
+    from stomics_tools.cli._output import Clock, check_not_input
     from stomics_tools.cli.diffusion._data import read_object
     from stomics_tools.cli.diffusion._run import Run
 
     clock = Clock()
-    check_not_input(input, [output], argument="output")
-    if output.suffix != ".h5ad":
-        raise ValueError(f"`output` must end in .h5ad, found '{output}'.")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"`output`: no such folder '{output.parent}'.")
-    if (input is None) != (mode == "joint"):
-        why = "draws new cells: leave `input` out" if mode == "joint" else "draws for cells: name their file by `input`"
-        raise ValueError(f"`mode`: {mode!r} {why}.")
-    model, _ = Run(checkpoint).load()
-    query = None if input is None else read_object(input, argument="input")
+    run = Run.at(checkpoint)
+    if output is not None:
+        check_not_input(input, [output], argument="output")
+        if output.suffix != ".h5ad":
+            raise ValueError(f"`output` must end in .h5ad, found '{output}'.")
+        if not output.parent.is_dir():
+            raise FileNotFoundError(f"`output`: no such folder '{output.parent}'.")
+        check_permission(output.parent, "output")
+    if mode is not None:
+        _check_mode(mode, input)
+    model, _ = run.load()
+    if mode is None:
+        mode = "joint" if input is None else _task_of(model)
+        _check_mode(mode, input)
+        clock.say("mode", mode)
+    if mode == "joint" and num_cells is None:
+        num_cells, num_samples = num_samples, 1
+    num_samples = 1 if num_samples is None else num_samples
+    if output is None:
+        check_permission(run.folder, "checkpoint")
+        output = unused(run.folder / f"samples_{mode}.h5ad")
+    query = None
+    if input is not None:
+        report = partial(clock.say, "features")
+        query = read_object(input, argument="input", keep_controls=keep_controls, report=report)
+        check_writable(query, output)
     clock.step("read", f"{checkpoint}" if query is None else f"{checkpoint}, {query.n_obs} cells")
     options: dict[str, Any] = {"n_samples": num_samples, "n_steps": num_steps, "n_cells": num_cells}
     options |= {"landmarks": landmarks, "hidden": hidden, "sampler": sampler, "seed": seed}
@@ -110,9 +134,20 @@ def sample(
     else:
         result = _expressed(query, draws["drawn"], model.gene_names)
     result.uns[model._key] = {"sample": plain_params({"checkpoint": str(checkpoint), "mode": mode, **options})}
-    with replacing(output) as part:
-        result.write_h5ad(part)
+    write_output(result, output)
     clock.step("write", f"{output}")
+
+
+def _check_mode(mode: Mode, input: Path | None) -> None:
+    """Raise ``ValueError`` unless there is an input exactly where one is needed."""
+    if (input is None) != (mode == "joint"):
+        why = "draws new cells: leave `input` out" if mode == "joint" else "draws for cells: name their file by `input`"
+        raise ValueError(f"`mode`: {mode!r} {why}.")
+
+
+def _task_of(model: MaskedDiffusion) -> Mode:
+    """What is drawn for given cells by a model of one task, or of all."""
+    return "pos_to_expr" if model._arguments()["training_mode"] == "pos_to_expr" else "expr_to_pos"
 
 
 def _placed(query: AnnData, draws: np.ndarray, agreed: Consensus | None) -> AnnData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stomics_tools import metrics
+from stomics_tools.cli._output import replacing
 from stomics_tools.metrics._matrices import mean_of_defined
 from stomics_tools.model import MaskedDiffusion
 from stomics_tools.model.masked_diffusion._preparation import normalized
@@ -75,6 +77,12 @@ def expression_scores(
             }
             rows.append({**_head(name, prediction, number, len(own)), **scores})
     return pd.DataFrame(rows).astype({"draw": "Int64"})
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of scores whole or not at all."""
+    with replacing(path) as part:
+        table.to_csv(part, index=False)
 
 
 def summary(table: pd.DataFrame) -> str:
