@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -44,6 +44,28 @@ def check_option(value: Hashable, options: Collection[Any], *, argument: str) ->
         close = get_close_matches(str(value), [str(o) for o in options], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"`{argument}`: unknown option {value!r}. Valid options: {list(options)}.{hint}")
+
+
+Effect = tuple[tuple[str, ...], Callable[[Any], bool], str]
+"""Arguments, whether settings let them have an effect, and what that takes."""
+
+
+def check_effects(given: Mapping[str, Any], settings: Any, effects: Sequence[Effect]) -> None:
+    """Raise ``ValueError`` for an argument that the user gave and that has no effect.
+
+    Parameters
+    ----------
+    given
+        Arguments of the user; None stands for one that was not given, False and 0 turn something off and pass.
+    settings
+        All settings, those of the user among them.
+    effects
+        Whether arguments have an effect, and what it takes.
+    """
+    for names, works, needed in effects:
+        for name in names:
+            if given.get(name) and not works(settings):
+                raise ValueError(f"`{name}={given[name]!r}` has no effect unless {needed}. Leave it out.")
 
 
 def check_integer(value: Any, *, argument: str, minimum: int = 1) -> int:

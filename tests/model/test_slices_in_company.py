@@ -57,7 +57,7 @@ def _together(names: Sequence[str], seed: int | None = None) -> AnnData:
 def _praga_spike(names: Sequence[str], **arguments: Any) -> PRAGASpike:
     adata = _together(names)
     PRAGASpike.setup_anndata(adata, MODALITIES, batch_key="slice")
-    model = PRAGASpike(adata, n_latent=8, n_feature_neighbors=5, **arguments)
+    model = PRAGASpike(adata, **{"n_latent": 8, "n_feature_neighbors": 5, **arguments})
     model.train(6, key_added=None, **QUIET)
     if model.module.settings.__class__.__name__ == "SpikeSettings":
         model.module.layer_share.fill_(1.0)  # the layers count in full
@@ -104,7 +104,7 @@ COMPANIES = [
         {"edges": "free"},
         {"encoder": "spikformer"},
         {"attention_windows": (None, 16)},
-        {"use_fusion": False},
+        {"use_fusion": False, "n_feature_neighbors": None},
         {"preset": "enhanced"},
         {"preset": "praga", "standardize": True},
     ],

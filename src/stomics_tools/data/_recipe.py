@@ -200,6 +200,14 @@ class Recipe:
         offset = (cast(np.ndarray, self.center)[there][:, None] * weights).sum(axis=0)
         return (np.asarray(x @ weights) - offset).astype(np.float32)
 
+    def features_of(self, scores: np.ndarray, at: Sequence[int]) -> np.ndarray:
+        """Transformed values of some features that components ``(n_obs, n_comps)`` stand for; not for chromatin.
+
+        Returns float32 ``(n_obs, len(at))``: what is orthogonal to the components is at its mean.
+        """
+        center, scale = (cast(np.ndarray, x)[at] for x in (self.center, self.scale))
+        return (scores @ (self.loadings[at].T * scale) + center).astype(np.float32)
+
     def _check_features(self, there: np.ndarray, found: pd.Index, argument: str, where: str) -> None:
         if there.all():
             return

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools import _validate
 from stomics_tools.data import SpotsSpec
+from stomics_tools.data._origin import recipes_of
 from stomics_tools.model._full_graph import FullGraphModel, restored
+from stomics_tools.model._outputs import chosen_features
 
 
 class ModalitiesModel(FullGraphModel):
@@ -120,10 +123,12 @@ class ModalitiesModel(FullGraphModel):
         Parameters
         ----------
         adata
-            The object of setup by default, or another one with the same keys, modalities and features. Spots of
-            another object get a graph of their own, whose edges have the weights that training starts from. A
-            representation must be made by the recipe of training (``reference=`` of :mod:`stomics_tools.pp`); where it is
-            not there, the raw counts are prepared by that recipe.
+            The object of setup by default, or another one with the same keys, modalities and features. A representation
+            must be made by the recipe of training (``reference=`` of :mod:`stomics_tools.pp`); where it is not there, the
+            raw counts are prepared by that recipe. A slice gets the same rows alone, beside other slices and in any
+            order; it may lack a modality. Spots of another object get a graph of their own. With ``edges="free"`` and
+            ``preset="praga"``, which learn a weight of every edge in the object of setup, its edges have the weights that
+            training starts from; a slice of the object of setup then has other rows by itself than in it.
         modality
             Of one modality instead of all together.
         batch_size
@@ -157,9 +162,65 @@ class ModalitiesModel(FullGraphModel):
 
         Returns
         -------
-        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup; spots that lack a modality are
-        imputed.
+        Modality to float32 ``(n_obs, n_features)``, in the units of the array of setup and about the means of each slice;
+        spots that lack a modality are imputed. The means of a slice that lacks it altogether are not known: its values
+        are about those of training.
         """
         self._require_trained()
         inputs, known = self._inputs(adata)
         return {name: restored(inputs, x) for name, x in self._denoised(inputs, trained_on=known).items()}
+
+    def get_expression(
+        self,
+        modality: str,
+        adata: AnnData | MuData | None = None,
+        *,
+        features: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """One modality by its features, as the model reconstructs it: denoised, and imputed in spots that lack it.
+
+        Nothing is written. Components that :func:`~stomics_tools.pp.rna` or :func:`~stomics_tools.pp.protein` made are
+        brought back to genes or proteins by their loadings.
+
+        Parameters
+        ----------
+        modality
+            Name of the modality.
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+        features
+            Features to be returned, in this order; by default all.
+
+        Returns
+        -------
+        float32 ``(n_obs, n_features)``, rows by ``obs_names`` and columns by feature: names of genes or proteins where the
+        modality has them, else ``"X_pca_0"`` and so on for the columns of ``obsm["X_pca"]``. Units are those of the array
+        of setup, of components those of the values that they were made of (logarithms). Values are about the means of each
+        slice, as those of :meth:`get_denoised`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such feature.
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there is no such modality.
+        """
+        self._require_trained()
+        _validate.check_option(modality, list(self._spec.modalities), argument="modality")
+        recipe = recipes_of(self._state).get(modality)
+        names = self._state["modalities"][modality]["feature_names"]
+        if recipe is not None and recipe.kind == "atac":  # each spot was standardised: no way back
+            recipe = None
+        if recipe is not None:
+            names = recipe.features
+        elif names is None:
+            key = self._spec.modalities[modality]
+            names = [f"{key}_{i}" for i in range(self._state["modalities"][modality]["n_features"])]
+        columns = chosen_features(names, features, where=f"modality {modality!r}")
+        inputs, known = self._inputs(adata)
+        values = restored(inputs, self._denoised(inputs, trained_on=known)[modality])
+        values = values[:, columns] if recipe is None else recipe.features_of(values, columns)
+        index = (self.adata if adata is None else adata).obs_names
+        return pd.DataFrame(values, index=index, columns=[names[i] for i in columns])

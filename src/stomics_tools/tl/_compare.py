@@ -94,8 +94,9 @@ def compare_models(
     ``silhouette``
         Mean silhouette width of the found domains in the latent representation.
     ``reconstruction_mse``
-        Mean squared error of the reconstruction of a modality over its variance about the means of its features,
-        mean of the modalities: 0 is perfect, 1 is no better than those means. Spots without a modality do not count.
+        Mean squared error of the reconstruction of a modality over its variance about the means of its features in each
+        slice, mean of the modalities: 0 is perfect, 1 is no better than those means, so that what slices differ by
+        throughout earns nothing. Spots without a modality do not count.
         Models that predict a spot from its neighbours alone, or keep fewer dimensions, are not meant to come near 0.
         NaN for a model whose reconstruction is scaled spot by spot (the ``"sparse"`` preset of GraphST).
     ``seconds``

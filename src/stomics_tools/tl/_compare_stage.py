@@ -63,7 +63,7 @@ class Stage:
             model.deregister_manager(self._data)
 
     def reconstruction_error(self, model: Any) -> float:
-        """Squared error over the variance about the means of the features, mean of the modalities.
+        """Squared error over the variance within slices, mean of the modalities.
 
         NaN if a model gives no values that could be compared.
         """
@@ -72,7 +72,8 @@ class Stage:
         for name, modality in self.spots.modalities.items() if denoised else ():
             values = modality.values[modality.present].astype(np.float64)
             residual = values - denoised[name][modality.present]
-            errors.append(np.square(residual).mean() / values.var(axis=0).mean())
+            within = about_slice_means(values, self.spots.batch[modality.present])
+            errors.append(np.square(residual).mean() / np.square(within).mean())
         return float(np.mean(errors)) if errors else float("nan")
 
     def _denoised(self, model: Any) -> Mapping[str, np.ndarray]:
@@ -87,3 +88,11 @@ class Stage:
             name: part * self._scale[name] + self._center[name]
             for name, part in zip(self.spots.modalities, parts, strict=True)
         }
+
+
+def about_slice_means(values: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Values ``(n_obs, n_features)`` less the means of their slices, given as codes ``(n_obs,)``: what differs within."""
+    result = np.array(values, dtype=np.float64)
+    for code in np.unique(batch):
+        result[batch == code] -= result[batch == code].mean(axis=0)
+    return result

@@ -12,6 +12,7 @@ from anndata import AnnData
 from stomics_tools import _keys, _validate
 from stomics_tools.metrics import mean_squared_error, pearson_per_gene, spatial_blocks
 from stomics_tools.model import GraphST
+from stomics_tools.tl._compare_stage import about_slice_means
 
 
 def evaluate_reconstruction(
@@ -51,8 +52,9 @@ def evaluate_reconstruction(
     Returns
     -------
     One row a model, seed and fold: ``model``, ``seed``, ``fold``, ``n_obs``; ``mse``, the mean squared error of the
-    reconstruction; ``variance``, that of the mean of training as prediction; ``pcc``, the mean over genes of the
-    correlation of reconstruction and expression over spots; ``n_genes``, those that vary in both.
+    reconstruction, which is about the means of the spots held out in each slice; ``variance``, that of these means as
+    prediction; ``pcc``, the mean over genes of the correlation of reconstruction and expression over spots, within slices;
+    ``n_genes``, those that vary in both.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def evaluate_reconstruction(
                 how = {"enable_progress_bar": False, **arguments.pop("train", {})}
                 model = GraphST(training, **arguments)
                 model.train(seed=seed, key_added=None, **how)
-                rows.append({"model": name, "seed": seed, "fold": k, **_scores(model, held_out)})
+                rows.append({"model": name, "seed": seed, "fold": k, **_scores(model, held_out, batch_key)})
     return pd.DataFrame(rows)
 
 
@@ -92,14 +94,15 @@ def _folds(coordinates: Any, batch: np.ndarray | None, n_folds: int, n_blocks: i
     return dealt[blocks]
 
 
-def _scores(model: GraphST, adata: AnnData) -> dict[str, float]:
-    truth, found = model.get_expression(adata), model.get_reconstruction(adata)
-    correlation = pearson_per_gene(truth, found)
-    mean = model.get_expression().mean(axis=0)
+def _scores(model: GraphST, adata: AnnData, batch_key: str | None) -> dict[str, float]:
+    truth, found = model.get_expression(adata).to_numpy(), model.get_reconstruction(adata)
+    batch = np.zeros(len(truth)) if batch_key is None else pd.factorize(adata.obs[batch_key])[0]
+    within = about_slice_means(truth, batch)
+    correlation = pearson_per_gene(within, about_slice_means(found, batch))
     return {
         "n_obs": len(truth),
         "mse": mean_squared_error(truth, found),
-        "variance": mean_squared_error(truth, np.broadcast_to(mean, truth.shape)),
+        "variance": float(np.square(within).mean()),
         "pcc": float(np.nanmean(correlation)),
         "n_genes": int(np.isfinite(correlation).sum()),
     }

@@ -47,7 +47,8 @@ def test_the_student_comes_nearer_to_its_teacher(mdata):
     """With layers that count in full, whatever they have earned: those of the student learn from those of the teacher."""
 
     def trained(n_latent, weight_bits, seed, teacher=None):
-        model = PRAGASpike(mdata, n_latent=n_latent, weight_bits=weight_bits, layer_scale=0.3, distill_weight=10.0)
+        given = {} if teacher is None else {"distill_weight": 10.0}
+        model = PRAGASpike(mdata, n_latent=n_latent, weight_bits=weight_bits, layer_scale=0.3, **given)
         model.train(40, lr=0.01, seed=seed, distill_from=teacher, **QUIET)
         model.module.layer_share.fill_(1.0)
         return model

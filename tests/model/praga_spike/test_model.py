@@ -22,7 +22,7 @@ QUIET = {"enable_progress_bar": False}
 def _model(data, **kwargs):
     setup = PRAGASpike.setup_anndata if isinstance(data, anndata.AnnData) else PRAGASpike.setup_mudata
     setup(data, MODALITIES)
-    return PRAGASpike(data, n_latent=8, n_prototypes=4, prototype_start=10, prototype_every=5, **kwargs)
+    return PRAGASpike(data, n_latent=8, n_prototypes=4, **kwargs)
 
 
 def _trained(data, max_epochs=20, seed=0, **kwargs):
@@ -170,6 +170,34 @@ def test_history_and_a_second_training(adata):
     model.train(7, **QUIET)
     assert len(model.history["train_loss"]) == 27
     assert np.abs(model.get_latent_representation() - before).max() > 0
+
+
+@pytest.mark.parametrize("preset", [None, "enhanced"])
+def test_a_second_training_takes_nothing_from_the_first(adata, monkeypatch, preset):
+    PRAGASpike.setup_anndata(adata, MODALITIES)
+    model, seen = PRAGASpike(adata, preset=preset, n_latent=8), []
+    monkeypatch.setattr(model, "_fit", lambda **given: seen.append({**given, **given["train_args"]}))
+    given = {"lr": 0.5, "weight_decay": 0.1, "optimizer": "sgd", "patience": 3, "clip_grad": 2.0, "scheduler": "cosine"}
+    model.train(3, **given)
+    model.train()
+    first, second = seen
+    assert first["max_epochs"] == 3
+    assert {name: first[name] for name in given} == given
+    defaults = {
+        None: (100, 2e-3, 0.0, "adam", None, None, None),
+        "enhanced": (1000, 1e-4, 0.0, "adam", 50, 1.0, "plateau"),
+    }
+    assert tuple(second[name] for name in ("max_epochs", *given)) == defaults[preset]
+
+
+def test_a_second_training_goes_on_from_the_weights(adata):
+    once, twice = _model(adata), _model(adata)
+    twice.train(1, lr=1e-12, **QUIET)  # which leaves the weights where they were drawn
+    twice.train(5, **QUIET)
+    once.train(6, **QUIET)
+    fresh = _trained(adata, 5)
+    assert twice.history["train_loss"]["train_loss"].iloc[-1] < fresh.history["train_loss"]["train_loss"].iloc[0]
+    assert int(twice.module.n_epochs) == 6
 
 
 def test_divergence_is_named(adata):

@@ -18,7 +18,7 @@ QUIET = {"enable_progress_bar": False, "key_added": None}
 
 def _trained(data, **kwargs):
     PRAGASpike.setup_anndata(data, MODALITIES)
-    model = PRAGASpike(data, n_latent=16, n_heads=4, n_feature_neighbors=5, **kwargs)
+    model = PRAGASpike(data, **{"n_latent": 16, "n_heads": 4, "n_feature_neighbors": 5, **kwargs})
     model.train(5, **QUIET)
     return model
 
@@ -127,7 +127,8 @@ def test_of_other_data(adata):
 
 
 def test_without_attention_or_fusion(adata):
-    table = _trained(adata, use_attention=False, use_fusion=False, edges="uniform").spike_stats()
+    given = {"use_attention": False, "n_heads": None, "use_fusion": False, "n_feature_neighbors": None}
+    table = _trained(adata, edges="uniform", **given).spike_stats()
     assert not [name for name in table.index if "attention" in name]
     assert (table.loc[["edges", "fusion"], "macs"] == 0).all()
     assert np.isfinite(table.loc["total", "energy_estimate_mj"])
@@ -137,8 +138,8 @@ def test_without_attention_or_fusion(adata):
     ("arguments", "reason"),
     [
         ({"encoder": "relu"}, "encoder='relu'.*no spikes"),
-        ({"encoder": "linear"}, "encoder='linear'.*no spikes"),
-        ({"n_layers": 0}, "n_layers=0.*no spikes"),
+        ({"encoder": "linear", "n_heads": None}, "encoder='linear'.*no spikes"),
+        ({"n_layers": 0, "n_heads": None}, "n_layers=0.*no spikes"),
     ],
 )
 def test_no_spikes(adata, arguments, reason):

@@ -244,7 +244,7 @@ def test_one_slice_does_not_see_the_other(spots):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"n_layers": 2, "n_steps": 2}, {"use_attention": False, "weight_bits": "learned"}]
+    "given", [{}, {"n_layers": 2, "n_steps": 2}, {"use_attention": False, "n_heads": None, "weight_bits": "learned"}]
 )
 def test_trains(adata, given):
     model = _model(adata, epochs=50, layer_scale=0.5, **given)
@@ -293,7 +293,7 @@ def test_new_data(adata):
     np.testing.assert_allclose(model.get_latent_representation(half[order].copy()), latent[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("given", [{}, {"n_layers": 2, "use_attention": False}])
+@pytest.mark.parametrize("given", [{}, {"n_layers": 2, "use_attention": False, "n_heads": None}])
 def test_quantize(tmp_path, adata, given):
     model = _model(adata, epochs=20, **given)
     table = model.quantize(n_repeats=2)
@@ -336,10 +336,10 @@ def test_spike_stats(adata):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_levels": 3}, "`n_levels` is not for `encoder='spikformer'`"),
-        ({"attention_windows": (None, 20)}, "`attention_windows` is not for `encoder='spikformer'`"),
-        ({"reparameterize": True}, "`reparameterize` is not for `encoder='spikformer'`"),
-        ({"encoder": "spike", "n_steps": 2}, "`n_steps` is not for `encoder='spike'`"),
+        ({"n_levels": 3}, "`n_levels=3` has no effect unless `encoder='spike'`"),
+        ({"attention_windows": (None, 20)}, "`attention_windows=.*` has no effect unless `encoder` is another"),
+        ({"reparameterize": True}, "`reparameterize=True` has no effect unless `encoder` is another"),
+        ({"encoder": "spike", "n_steps": 2}, "`n_steps=2` has no effect unless `encoder='spikformer'`"),
         ({"n_steps": 0}, "`n_steps`"),
         ({"n_heads": 5}, "must be a multiple of `n_heads=5`"),
         ({"encoder": "spikeformer"}, "`encoder`.*spikformer"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from stomics_tools import _validate
 from stomics_tools.data import Spots, SpotsSpec
 from stomics_tools.model._full_graph import FullGraphModel, restored
-from stomics_tools.model._outputs import Outputs
+from stomics_tools.model._outputs import Outputs, chosen_features
 from stomics_tools.model.graphst._genes import choose
 from stomics_tools.model.graphst._inputs import Inputs, check_sizes, prepare
 from stomics_tools.model.graphst._module import GraphSTModule
@@ -96,6 +97,7 @@ class GraphST(FullGraphModel):
 
     _key = "graphst"
     module: GraphSTModule
+    _optimizer: dict[str, Any]
 
     def __init__(
         self,
@@ -123,8 +125,12 @@ class GraphST(FullGraphModel):
         super().__init__(adata)
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
+        if n_spatial_neighbors is not None and self._spec.spatial_graph_key is not None:
+            raise ValueError(
+                f"`n_spatial_neighbors={n_spatial_neighbors}` has no effect unless there is no `spatial_graph_key` in setup. "
+                "Leave it out."
+            )
         check_sizes(self._read(None), self._settings)
-        self._optimizer: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.0}
         self._model_summary_string = f"GraphST with n_latent: {self._settings.n_latent}, preset: {preset}"
         self.init_params_ = self._get_init_params(locals())
 
@@ -213,7 +219,7 @@ class GraphST(FullGraphModel):
         """Train on all spots at once, then write the results into the object of setup.
 
         The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are, with a
-        new optimiser. No random state outside of the model is touched.
+        new optimiser and the defaults below for what it does not name. No random state outside of the model is touched.
 
         Parameters
         ----------
@@ -304,26 +310,36 @@ class GraphST(FullGraphModel):
         Returns
         -------
         float32 ``(n_obs, n_genes)``, columns as :attr:`genes`; in the units of the expression (the logarithm, if it was
-        of counts), about the means of the genes in training; with ``normalize_output`` rows of length one instead.
+        of counts), about the means of the genes in each slice; with ``normalize_output`` rows of length one instead.
         """
         self._require_trained()
         inputs, _ = self._inputs(adata)
         return restored(inputs, self.module.reconstruction(inputs))
 
-    def get_expression(self, adata: AnnData | None = None) -> np.ndarray:
-        """Expression that a reconstruction is to be compared with; nothing is written.
+    def get_expression(self, adata: AnnData | None = None, *, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """Expression as the model sees it, to be compared with a reconstruction; nothing is written.
 
         Parameters
         ----------
         adata
             As for :meth:`get_latent_representation`.
+        features
+            Genes to be returned, in this order; by default all of :attr:`genes`.
 
         Returns
         -------
-        float32 ``(n_obs, n_genes)``, columns as :attr:`genes`: the values of setup, or the logarithm of counts.
+        float32 ``(n_obs, n_features)``, rows by ``obs_names`` and columns by gene: the values of setup, or the logarithm
+        of counts.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such gene.
         """
         (modality,) = self._read(adata).modalities.values()
-        return modality.values
+        columns = chosen_features(self.genes, features, where="`model.genes`")
+        index = (self.adata if adata is None else adata).obs_names
+        return pd.DataFrame(modality.values[:, columns], index=index, columns=[self.genes[i] for i in columns])
 
     @property
     def genes(self) -> list[str]:

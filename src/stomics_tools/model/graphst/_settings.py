@@ -71,8 +71,24 @@ PRESETS: dict[str | None, GraphSTSettings] = {
 }
 
 
+_EFFECTS: tuple[_validate.Effect, ...] = (
+    (
+        ("corruption", "corruption_rate", "contrast", "temperature", "n_negatives"),
+        lambda s: s.contrast_weight > 0,
+        "`contrast_weight` is above 0",
+    ),
+    (("corruption_rate",), lambda s: s.corruption != "permutation", "`corruption` is 'masking' or 'noise'"),
+    (("temperature", "n_negatives"), lambda s: s.contrast == "infonce", "`contrast='infonce'`"),
+)
+
+
 def resolve(preset: str | None, **given: Any) -> GraphSTSettings:
-    """Settings of a preset, with all that is not None in `given` in their place."""
+    """Settings of a preset, with all that is not None in `given` in their place.
+
+    Raises ``ValueError`` for an argument that has no effect beside the others.
+    """
     _validate.check_option(preset, list(PRESETS), argument="preset")
     known = {field.name for field in fields(GraphSTSettings)}
-    return replace(PRESETS[preset], **{n: value for n, value in given.items() if n in known and value is not None})
+    settings = replace(PRESETS[preset], **{n: value for n, value in given.items() if n in known and value is not None})
+    _validate.check_effects(given, settings, _EFFECTS)
+    return settings

@@ -24,6 +24,7 @@ class MethodModel(ModalitiesModel):
 
     _method: Published | Spiking
     _settings: PragaSettings | SpikeSettings
+    _optimizer: dict[str, Any]
     _teacher: dict[str, np.ndarray] | None = None
 
     def _prepare(self, spots: Spots, *, trained_on: bool) -> Any:
@@ -44,10 +45,10 @@ class MethodModel(ModalitiesModel):
         self._method.finish(module, inputs)  # type: ignore[arg-type]
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        settings = self._settings
-        if settings.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
-        return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        given = dict(self._optimizer)
+        if given.pop("optimizer") == "sgd":
+            return torch.optim.SGD(parameters, momentum=0.9, **given)
+        return torch.optim.Adam(parameters, **given)
 
     def _latent(self, inputs: Any, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
         index = None if modality is None else sorted(self._spec.modalities).index(modality)

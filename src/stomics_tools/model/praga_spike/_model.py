@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools import _validate
 from stomics_tools.model.praga_spike._after_training import AfterTraining
 from stomics_tools.model.praga_spike._compress import is_packed
 from stomics_tools.model.praga_spike._presets import resolve
@@ -179,6 +180,11 @@ class PRAGASpike(AfterTraining):
             arguments["attention_windows"] = tuple(attention_windows)
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
+        _validate.check_effects(
+            {**arguments, "feature_graph_keys": self._spec.feature_graph_keys},
+            (self._spec, self._settings),
+            _GRAPH_EFFECTS,
+        )
         weights = {name: self._settings.weight_of(i) for i, name in enumerate(names)}
         kind = Published if isinstance(self._settings, PragaSettings) else Spiking
         self._method = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
@@ -211,7 +217,7 @@ class PRAGASpike(AfterTraining):
         """Train on all spots at once, then write the results into the object of setup.
 
         The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are,
-        with a new optimiser. No random state outside of the model is touched.
+        with a new optimiser and, for what it does not name, the settings of the preset: not those of the first. No random state outside of the model is touched.
 
         Parameters
         ----------
@@ -262,6 +268,10 @@ class PRAGASpike(AfterTraining):
                 "This model was quantized for inference and cannot be trained. Make a new one, or load one that was "
                 "saved before `quantize()`."
             )
+        if distill_from is None and self._init_arguments.get("distill_weight") and not self.is_trained_:
+            raise ValueError(
+                "`distill_weight` has no effect without a teacher. Give `train(distill_from=)`, or leave it out."
+            )
         settings = self._settings.replaced(
             max_epochs=max_epochs,
             lr=lr,
@@ -271,8 +281,8 @@ class PRAGASpike(AfterTraining):
             clip_grad=clip_grad,
             scheduler=scheduler,
         )
-        self._settings = settings
         self._teacher = self._targets_of(distill_from)
+        self._optimizer = {name: getattr(settings, name) for name in ("lr", "weight_decay", "optimizer")}
         self._fit(
             max_epochs=settings.max_epochs,
             seed=seed,
@@ -285,11 +295,7 @@ class PRAGASpike(AfterTraining):
             checkpoint_every=checkpoint_every,
             ckpt_path=ckpt_path,
             key_added=key_added,
-            train_args={
-                "lr": settings.lr,
-                "weight_decay": settings.weight_decay,
-                "optimizer": settings.optimizer,
-            },
+            train_args=self._optimizer,
             **trainer_kwargs,
         )
 
@@ -306,6 +312,21 @@ class PRAGASpike(AfterTraining):
         if not isinstance(teacher, PRAGASpike) or not teacher.is_trained_:
             raise ValueError("`distill_from` must be a trained PRAGASpike.")
         return teacher.get_denoised(self.adata)
+
+
+_GRAPH_EFFECTS: tuple[_validate.Effect, ...] = (  # of the spec and the settings
+    (("n_spatial_neighbors",), lambda s: s[0].spatial_graph_key is None, "there is no `spatial_graph_key` in setup"),
+    (
+        ("n_feature_neighbors",),
+        lambda s: len(s[0].feature_graph_keys or {}) < len(s[0].modalities),
+        "a modality has no graph among the `feature_graph_keys` of setup",
+    ),
+    (
+        ("feature_graph_keys",),
+        lambda s: getattr(s[1], "use_fusion", True) and s[1].n_feature_neighbors > 0,
+        "`use_fusion=True` and `n_feature_neighbors` is above 0",
+    ),
+)
 
 
 def _in_order(loss_weights: Mapping[str, float] | Sequence[float], names: list[str]) -> tuple[float, ...]:

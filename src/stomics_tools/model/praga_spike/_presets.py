@@ -7,7 +7,7 @@ from typing import Any
 
 from stomics_tools import _validate
 from stomics_tools.model.praga_spike._settings import PRAGA, PragaSettings
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._spike_settings import EFFECTS, SpikeSettings
 
 # Source: the published settings of the enhanced model; the norm of its gradient clipping is not given there.
 ENHANCED = SpikeSettings(max_epochs=1000, lr=1e-4, patience=50, scheduler="plateau", clip_grad=1.0)
@@ -16,7 +16,8 @@ ENHANCED = SpikeSettings(max_epochs=1000, lr=1e-4, patience=50, scheduler="plate
 def resolve(preset: str | None, data_type: str, **given: Any) -> PragaSettings | SpikeSettings:
     """Settings of a preset, with all that is not None in `given` in their place.
 
-    Raises ``ValueError`` for an argument that the model of the preset does not have.
+    Raises ``ValueError`` for an argument that the model of the preset does not have, or that has no effect beside the
+    others.
     """
     _validate.check_option(preset, [None, "enhanced", "praga"], argument="preset")
     _validate.check_option(data_type, list(PRAGA), argument="data_type")
@@ -26,4 +27,7 @@ def resolve(preset: str | None, data_type: str, **given: Any) -> PragaSettings |
     for name in given:
         if name not in known:
             raise ValueError(f"`{name}` is not an argument of the model of `preset={preset!r}`. Leave it out.")
-    return base.replaced(**given)
+    settings = base.replaced(**given)
+    if isinstance(settings, SpikeSettings):
+        _validate.check_effects(given, settings, EFFECTS)
+    return settings

@@ -88,17 +88,7 @@ class SpikeSettings:
             _validate.check_option(self.weight_bits, [*range(2, 9), "learned", "float"], argument="weight_bits")
         for weight in self.loss_weights:
             _validate.check_number(weight, argument="loss_weights", low=0)
-        self._check_encoder()
         self._check_heads()
-
-    def _check_encoder(self) -> None:
-        """Arguments that another encoder would read must be left as they are."""
-        if self.encoder in ADDED_ENCODERS:
-            return
-        stepwise = ("n_levels", "attention_windows", "reparameterize")
-        for name in stepwise if self.encoder == "spikformer" else ("n_steps",):
-            if getattr(self, name) != getattr(SpikeSettings, name):
-                raise ValueError(f"`{name}` is not for `encoder={self.encoder!r}`. Leave it out.")
 
     def _check_heads(self) -> None:
         if not self.attends:
@@ -131,3 +121,43 @@ class SpikeSettings:
     def replaced(self, **given: Any) -> SpikeSettings:
         """These settings with all that is not None in `given`."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _is_added(settings: SpikeSettings) -> bool:
+    return settings.n_layers > 0 and settings.encoder in ADDED_ENCODERS  # which may read any setting
+
+
+EFFECTS: tuple[_validate.Effect, ...] = (
+    (
+        ("encoder", "n_heads", "n_levels", "n_steps", "use_attention", "attention_windows", "weight_bits", "bit_budget")
+        + ("reparameterize", "layer_scale"),
+        lambda s: s.n_layers > 0,
+        "`n_layers` is above 0",
+    ),
+    (("use_attention",), lambda s: _is_added(s) or s.encoder != "linear", "`encoder` is another than 'linear'"),
+    (
+        ("n_heads", "attention_windows"),
+        lambda s: _is_added(s) or s.attends,
+        "there is attention (`use_attention=True`, and another `encoder` than 'linear')",
+    ),
+    (
+        ("attention_windows", "reparameterize"),
+        lambda s: s.encoder != "spikformer",
+        "`encoder` is another than 'spikformer'",
+    ),
+    (("n_levels",), lambda s: _is_added(s) or s.encoder == "spike", "`encoder='spike'`"),
+    (("n_steps",), lambda s: _is_added(s) or s.encoder == "spikformer", "`encoder='spikformer'`"),
+    (("bit_budget",), lambda s: s.weight_bits == "learned", "`weight_bits='learned'`"),
+    (("n_feature_neighbors",), lambda s: s.use_fusion, "`use_fusion=True`"),
+    (("homogeneity_weight",), lambda s: s.edges != "uniform", "`edges` is another than 'uniform'"),
+    (
+        ("ema_decay",),
+        lambda s: s.homogeneity_weight > 0 and s.edges != "uniform",
+        "`homogeneity_weight` is above 0 and `edges` another than 'uniform'",
+    ),
+    (
+        ("prototype_start", "prototype_every", "temperature"),
+        lambda s: s.prototype_weight > 0,
+        "`prototype_weight` is above 0",
+    ),
+)
