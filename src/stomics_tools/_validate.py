@@ -12,6 +12,10 @@ import pandas as pd
 from scipy import sparse
 
 
+_SHOWN_KEYS = 40
+"""Keys that a message lists: genes are thousands."""
+
+
 def check_annotated(data: Any, *, argument: str = "adata", mudata: bool = True) -> None:
     """Raise ``TypeError`` unless `data` is an AnnData, or a MuData where these are taken."""
     from anndata import AnnData  # here, since metrics know arrays alone
@@ -35,7 +39,9 @@ def check_key(key: str, available: Iterable[Any], *, argument: str, where: str) 
         return
     close = get_close_matches(str(key), [str(k) for k in keys], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise KeyError(f"`{argument}`: key {key!r} not found in `{where}`. Available keys: {keys}.{hint}")
+    more = f" and {len(keys) - _SHOWN_KEYS:,} more" if len(keys) > _SHOWN_KEYS else ""
+    shown = keys[:_SHOWN_KEYS]
+    raise KeyError(f"`{argument}`: key {key!r} not found in `{where}`. Available keys: {shown}{more}.{hint}")
 
 
 def check_option(value: Hashable, options: Collection[Any], *, argument: str) -> None:

@@ -264,3 +264,13 @@ def test_weights_that_are_not_there_are_explained(slices):
     slices.obsm["enhanced_modality_weights"] = np.ones((50, 2))
     with pytest.raises(KeyError, match=r"A model of one modality has no.*\['enhanced_modality_weights'\]"):
         pl.modality_weights(slices)
+
+
+def test_models_and_data_that_are_exchanged_are_named(slices):
+    with pytest.raises(TypeError, match="`model` must be a trained PRAGASpike, found AnnData"):
+        pl.prototypes(slices)
+    with pytest.raises(TypeError, match=r"`model` must be a trained PRAGASpike or the table .* found AnnData"):
+        pl.firing_rates(slices)
+    with pytest.raises(KeyError, match=r"'g9' not found in `adata.var_names`. Available keys: .* and 60 more"):
+        wide = AnnData(np.ones((2, 100)), layers={"var_st": np.ones((2, 100))})
+        pl.expression(wide, "g9", kind="scatter")

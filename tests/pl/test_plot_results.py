@@ -139,6 +139,13 @@ def test_measured_expression_has_the_unit_of_the_predicted(results, form):
     assert ax.get_title() == f"g1, r = {r:.2f}"
 
 
+def test_genes_that_repeat_are_refused(results):
+    results.var_names = ["g0", "g1", "g1"]
+    assert pl.expression(results, "g0", show=False)[0].get_title() == "g0, measured"
+    with pytest.raises(ValueError, match=r"`genes`: \['g1'\] are there more than once"):
+        pl.expression(results, "g1")
+
+
 def test_expression_on_tissue(results):
     axes = pl.expression(results, ["g0", "g2"], batch_key="slice", show=False)
     assert len(axes) == 8

@@ -60,7 +60,8 @@ def score_positions(
         If shapes or names differ, there are too few cells, or positions are not finite or all on one point.
     """
     unit = check_number(unit_scale, argument="unit_scale", low=0.0, open_low=True)
-    *pair, labels = align_rows({"truth": truth, "prediction": prediction, "labels": labels})
+    truth, prediction, labels = align_rows({"truth": truth, "prediction": prediction, "labels": labels})
+    pair = truth, prediction
     scores = {
         "nrmsd": normalized_rmsd(*pair),
         "rmsd": rmsd(*pair) * unit,

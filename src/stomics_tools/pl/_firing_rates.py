@@ -56,6 +56,10 @@ def firing_rates(
     ValueError
         If there are no layers of neurons.
     """
+    if not (isinstance(model, pd.DataFrame) or hasattr(model, "spike_stats")):
+        raise TypeError(
+            f"`model` must be a trained PRAGASpike or the table of its `spike_stats()`, found {type(model).__name__}."
+        )
     table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.spike_stats()
     for name in ("firing_rate", "silent_share"):
         check_key(name, table.columns, argument="model", where="spike_stats().columns")

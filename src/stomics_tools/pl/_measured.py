@@ -12,6 +12,7 @@ from scipy import sparse
 
 from stomics_tools._validate import check_key
 from stomics_tools.data import are_counts, expression_matrix, normalize_expression
+from stomics_tools.data._matrix import open_matrix
 
 
 def chosen_genes(genes: str | Sequence[str]) -> list[str]:
@@ -36,7 +37,8 @@ def predicted_genes(adata: AnnData, key: str, genes: Sequence[str], *, argument:
     They are ``layers[key]``, or a table ``obsm[key]`` with columns named after genes.
     """
     if key in adata.layers:
-        return _columns(adata, adata.layers[key], genes)
+        values = open_matrix(adata.layers[key], argument=argument, where=f"adata.layers[{key!r}]")
+        return _columns(adata, values, genes)
     tables = [name for name, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
     check_key(key, [*adata.layers.keys(), *tables], argument=argument, where="adata.layers")
     table = adata.obsm[key]
@@ -68,5 +70,8 @@ def measured_genes(adata: AnnData, layer: str | None, key: str, genes: Sequence[
 def _columns(adata: AnnData, raw: Any, genes: Sequence[str]) -> np.ndarray:
     for gene in genes:
         check_key(gene, adata.var_names, argument="genes", where="adata.var_names")
-    chosen = raw[:, adata.var_names.get_indexer(list(genes))]
+    repeated = sorted(set(adata.var_names[adata.var_names.duplicated()]) & set(genes))
+    if repeated:
+        raise ValueError(f"`genes`: {repeated} are there more than once. Call `adata.var_names_make_unique()` first.")
+    chosen = raw[:, [int(np.flatnonzero(adata.var_names == gene)[0]) for gene in genes]]
     return np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen, dtype=np.float64)

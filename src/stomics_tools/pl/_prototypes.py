@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_integer
+from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.pl._common import finish, root_figure
 from stomics_tools.pl._lookup import spot_coordinates
 from stomics_tools.pl._paint import draw_key, legend_margin, number_scale
@@ -94,7 +94,10 @@ def prototypes(
         If the model has no prototypes, coordinates are unusable, or `ax` has too few or too many axes.
     """
     check_integer(ncols, argument="ncols")
+    if not hasattr(model, "get_prototypes"):
+        raise TypeError(f"`model` must be a trained PRAGASpike, found {type(model).__name__}.")
     data = model.adata if adata is None else adata
+    check_annotated(data)
     xyz = spot_coordinates(data, spatial_key, argument="spatial_key")
     slices = slice_rows(data, batch_key, otherwise="prototypes")
     given = given_axes(ax, len(slices) + 1, what=", ".join([*slices, "likeness"]))
