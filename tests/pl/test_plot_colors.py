@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
@@ -65,6 +67,7 @@ def test_palettes_by_name_are_those_of_scanpy(slices, palette):
         cycler(color=["r", "#00ff00", "blue"]),
         ListedColormap(["red", "lime", "blue"]),
         {"c": "blue", "a": "red", "b": "lime", "d": "black"},
+        pd.Series({"c": "blue", "a": "red", "b": "lime"}),
     ],
 )
 def test_lists_cyclers_and_mappings(slices, palette):
@@ -220,6 +223,11 @@ def test_images_of_slices_in_every_plot_on_tissue(slices):
         "positions": (pl.positions(slices, "depth", **of_slices), [(30, 40), (30, 41)]),
         "expression": (pl.expression(slices, "0", **of_slices), [(30, 40)] * 2 + [(30, 41)] * 2),
     }
+    model = SimpleNamespace(
+        get_prototypes=lambda data, n_prototypes: np.arange(50) % 3,
+        get_latent_representation=lambda data: np.eye(3)[np.arange(50) % 3],
+    )
+    plots["prototypes"] = pl.prototypes(model, slices, **of_slices), [(30, 40), (30, 41), (3, 3)]
     for name, (axes, expected) in plots.items():
         found = [shown.get_array().shape[:2] for ax in axes for shown in ax.get_images()]
         assert found == expected, name
@@ -241,6 +249,8 @@ def test_figures_are_saved(slices, tmp_path, ending):
     assert path.read_bytes()[:4] == {"png": b"\x89PNG", "pdf": b"%PDF"}[ending]
     pl.history({"train_loss": np.arange(3.0)}, save=str(tmp_path / f"loss.{ending}"), show=False)
     assert (tmp_path / f"loss.{ending}").stat().st_size > 0
+    with pytest.raises(TypeError, match="`save` must be the path of a file"):
+        pl.domains(slices, save=True, show=False)
 
 
 def test_a_list_of_names_in_an_embedding(genes):

@@ -28,7 +28,8 @@ def color_names(color: str | Sequence[str]) -> list[str]:
     ValueError
         If there are none, or one is named twice.
     """
-    names = [color] if isinstance(color, str) else list(color) if isinstance(color, Sequence | pd.Index) else [color]
+    several = isinstance(color, Sequence | pd.Index | np.ndarray) and not isinstance(color, str)
+    names = list(color) if several else [color]
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise TypeError(

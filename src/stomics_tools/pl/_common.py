@@ -21,6 +21,8 @@ def finish(
 ) -> Figure | Axes | list[Axes] | None:
     """Save the figure if asked for; return or show as scanpy does: the figure, else the axes unless they are shown."""
     if save is not None:
+        if not isinstance(save, str | Path):
+            raise TypeError(f"`save` must be the path of a file, such as 'figure.png', found {save!r}.")
         root_figure(axes[0]).savefig(Path(save).expanduser(), bbox_inches="tight")
     if return_fig:
         return root_figure(axes[0])

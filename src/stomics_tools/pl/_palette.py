@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from cycler import Cycler
 from matplotlib.colors import Colormap, is_color_like, to_hex
@@ -20,8 +21,11 @@ from stomics_tools.pl._lookup import holders
 MISSING = "#d3d3d3"
 """Colour of observations without a value."""
 
-Palette = str | Colormap | Cycler | Sequence[Any] | Mapping[Any, Any]
-"""Name of a colour map of matplotlib, the colour map itself, a cycler, colours in order, or colours by category."""
+Palette = str | Colormap | Cycler | Sequence[Any] | Mapping[Any, Any] | pd.Series
+"""Name of a colour map of matplotlib, the colour map itself, a cycler, colours in order, or colours by category.
+
+A Series holds colours by category, in its index.
+"""
 
 
 def category_colors(
@@ -82,6 +86,8 @@ def stored_colors(adata: AnnData | MuData, key: str, n: int) -> list[str] | None
 
 def _from_palette(categories: Sequence[Any], palette: Palette) -> list[str]:
     n = len(categories)
+    if isinstance(palette, pd.Series):
+        palette = palette.to_dict()
     if isinstance(palette, str):
         check_option(palette, list(plt.colormaps), argument="palette")
         palette = plt.get_cmap(palette)
