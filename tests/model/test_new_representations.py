@@ -190,6 +190,21 @@ def test_components_of_scanpy(new, key):
         model.get_latent_representation(fresh)
 
 
+def test_averages_of_components(training, new):
+    old = training.copy()
+    st.pp.smooth(old, use_rep="X_pca", key_added="X_smooth")
+    model = trained(old, {"rna": "X_smooth"})
+    fresh = st.pp.rna(new, n_top_genes=150, n_comps=10, copy=True)
+    st.pp.smooth(fresh, use_rep="X_pca", key_added="X_smooth")
+    with pytest.raises(ValueError, match=r"`obsm\['X_smooth'\]` was made by another fit.*Prepare `obsm\['X_pca'\]`"):
+        model.get_latent_representation(fresh)
+    st.pp.rna(new, reference=training)
+    with pytest.raises(KeyError, match="X_smooth"):  # counts alone cannot stand for averages
+        model.get_latent_representation(new)
+    st.pp.smooth(new, use_rep="X_pca", key_added="X_smooth")
+    model.get_latent_representation(new)
+
+
 def test_scanpy_after_the_recipe_wrote_the_array_last(training):
     later = logarithms(training)
     sc.pp.pca(later, n_comps=10)

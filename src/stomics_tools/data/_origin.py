@@ -51,22 +51,31 @@ class Origin:
         are none where nothing tells.
     recipe
         The recipe of ours, if there is one.
+    source
+        Key of the array that this one was averaged from by :func:`stomics_tools.pp.smooth`; marks are then those of
+        that array.
     """
 
     key: str
     marks: Mapping[str, list[float]]
     recipe: Recipe | None = None
+    source: str | None = None
 
     def state(self) -> dict[str, Any]:
         """The same as plain values and arrays."""
         recipe = None if self.recipe is None else self.recipe.plain()
-        return {"key": self.key, "marks": dict(self.marks), "recipe": recipe}
+        return {"key": self.key, "marks": dict(self.marks), "recipe": recipe, "source": self.source}
 
 
 def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> Origin:
     """Find out how ``obsm[key]`` was made."""
     recipe = stored_recipe(adata, key, argument=argument, where=where)
     values = adata.obsm[key]
+    source = _source(adata, key)
+    if source is not None:
+        made = origin_of(adata, source, argument=argument, where=where)
+        own = {} if made.recipe is None else {"recipe": _weighted_sum(made.recipe.loadings)}
+        return Origin(key, {**made.marks, **own}, source=source)
     # scanpy's defaults have names of their own; `key_added` of `sc.pp.pca` is the name of all three.
     by_scanpy = key == _keys.PCA and ("pca" in adata.uns or "PCs" in adata.varm)
     if recipe is not None and recipe.n_comps == values.shape[1]:
@@ -86,9 +95,21 @@ def _marks_of_components(adata: AnnData, uns: str, varm: str, n_comps: int) -> d
         marks["variance"] = np.asarray(entry["variance"], dtype=np.float64).ravel().tolist()
     loadings = np.asarray(adata.varm[varm]) if varm in adata.varm else np.zeros(0)
     if loadings.shape[1:] == (n_comps,) and loadings.dtype.kind in "fiu":
-        # Any weights will do that tell the rows apart.
-        marks["loadings"] = (np.cos(np.arange(len(loadings)) ** 2) @ loadings.astype(np.float64)).tolist()
+        marks["loadings"] = _weighted_sum(loadings)
     return marks
+
+
+def _weighted_sum(loadings: np.ndarray) -> list[float]:
+    """Sum of loadings ``(n_features, n_comps)`` by weights that tell the features apart."""
+    return (np.cos(np.arange(len(loadings)) ** 2) @ loadings.astype(np.float64)).tolist()
+
+
+def _source(adata: AnnData, key: str) -> str | None:
+    """Key of the array that ``obsm[key]`` was averaged from, if that is known and there."""
+    entry = adata.uns.get(key)
+    params = entry.get("params") if isinstance(entry, Mapping) else None
+    source = params.get("use_rep") if isinstance(params, Mapping) and "n_hops" in params else None
+    return str(source) if source in adata.obsm and source != key else None
 
 
 def _same_mark(found: list[float], expected: list[float]) -> bool:
@@ -139,7 +160,9 @@ def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | 
         return
     if any(_same_mark(found.marks.get(mark, []), value) for mark, value in expected["marks"].items()):
         return
-    if recipe is None:
+    if expected.get("source") is not None:
+        cure = f"Prepare `obsm[{expected['source']!r}]` by `reference=training`, and average that by `st.pp.smooth`."
+    elif recipe is None:
         cure = (
             "Project them with the loadings of training and store these in `varm`; or prepare the data of training by "
             "`st.pp.rna`, and new data by `st.pp.rna(new, reference=training)`."
@@ -164,10 +187,13 @@ def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | 
 
 def _has_variance(values: Any, entry: Any) -> bool:
     """Whether the columns of an array have the variances that scanpy's PCA recorded: it wrote the array last."""
-    if not isinstance(entry, Mapping) or np.shape(entry.get("variance")) != (values.shape[1],) or len(values) < 2:
+    if not isinstance(entry, Mapping) or "variance" not in entry or len(values) < 2:
+        return False
+    variance = np.asarray(entry["variance"], dtype=np.float64)
+    if variance.shape != (values.shape[1],):
         return False
     array = dense_matrix(values, argument="obsm", where="obsm", own=False)
-    return bool(np.allclose(array.var(axis=0, ddof=1, dtype=np.float64), entry["variance"], rtol=1e-2))
+    return bool(np.allclose(array.var(axis=0, ddof=1, dtype=np.float64), variance, rtol=1e-2))
 
 
 def find_counts(
@@ -189,11 +215,10 @@ def find_counts(
         _validate.check_key(
             layer, [key for key in adata.layers if key is not None], argument="layer", where=f"{where}.layers"
         )
-        places = [layer]
+        places: list[str | None] = [layer]
     else:
-        places = [
-            place for place in dict.fromkeys([recipe.layer, None, _COUNTS]) if place is None or place in adata.layers
-        ]
+        usual = dict.fromkeys([recipe.layer, None, _COUNTS])
+        places = [place for place in usual if place is None or place in adata.layers]
     looked, values_found = [], False
     for place in places:
         raw = adata.X if place is None else adata.layers[place]

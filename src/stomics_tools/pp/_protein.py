@@ -97,7 +97,7 @@ def protein(
     recipe = Recipe(
         "protein",
         features=tuple(adata.var_names.astype(str)),
-        loadings=components.loadings.astype(np.float32),
+        loadings=np.asarray(components.loadings, dtype=np.float32),
         whole=whole,
         layer=layer,
         center=components.center,

@@ -159,7 +159,7 @@ def rna(
     recipe = Recipe(
         "rna",
         features=tuple(names[used]),
-        loadings=components.loadings.astype(np.float32),
+        loadings=np.asarray(components.loadings, dtype=np.float32),
         whole=whole,
         layer=layer,
         center=components.center,
