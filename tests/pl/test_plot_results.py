@@ -168,6 +168,23 @@ def test_expression_from_a_table_and_genes_not_measured(results):
     assert axes[1].get_title() == f"predicted, r = {r:.2f}"
 
 
+def test_arrays_of_genes_that_uns_names(results):
+    """What models write where genes differ from those of training: here in reverse order."""
+    plain = results.copy()
+    for end in ("", "_lower", "_upper"):
+        results.obsm[f"var_st{end}"] = results.layers.pop(f"var_st{end}")[:, ::-1].copy()
+    with pytest.raises(KeyError, match="`key`: key 'var_st' not found"):
+        pl.intervals(results, "g1", show=False)
+    results.uns["var_st"] = {**results.uns["var_st"], "gene_names": results.var_names[::-1].to_numpy()}
+    for draw in (pl.expression, pl.intervals):
+        first, second = (draw(data, "g1", show=False, return_fig=True) for data in (plain, results))
+        first.canvas.draw()
+        second.canvas.draw()
+        assert (np.asarray(first.canvas.buffer_rgba()) == np.asarray(second.canvas.buffer_rgba())).all()
+    with pytest.raises(KeyError, match="key 'other' not found"):
+        pl.intervals(results, "other", show=False)
+
+
 def test_intervals_are_sorted_and_counted(results):
     ax = pl.intervals(results, "g1", show=False)
     expected, measured = results.layers["var_st"][:, 1], results.layers["log"][:, 1]

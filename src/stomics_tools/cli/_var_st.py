@@ -48,7 +48,8 @@ def var_st(
 
     Trains on spots with image features and expression, and writes predictions: layers["var_st"] (expected expression),
     layers["var_st_lower"] and layers["var_st_upper"] (interval), obsm["X_var_st"] (latent representation), and settings
-    in uns["var_st"]. Where genes differ from those of training, expression and interval are tables in obsm instead.
+    in uns["var_st"]. Where genes differ from those of training, expression and interval are arrays in obsm instead,
+    with the genes of their columns in uns["var_st"]["gene_names"].
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def var_st(
     layer
         Layer of the expression, counts or normalised. Default: X.
     n_top_genes
-        Learn the most variable genes alone; predictions are then tables in obsm. Default: all genes of the input.
+        Learn the most variable genes alone; predictions are then arrays in obsm. Default: all genes of the input.
     spatial_key
         Key of the coordinates in obsm; null if there are none.
     patient_key

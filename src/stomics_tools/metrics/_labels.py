@@ -71,7 +71,9 @@ def label_codes(labels: Any, *, ignore: Any = (), argument: str = "labels") -> n
     """
     if hasattr(labels, "obs_names"):
         raise TypeError(f"`{argument}` must be labels, found {type(labels).__name__}. Give a column, `adata.obs[...]`.")
-    shape: tuple[int, ...] = np.shape(labels) if hasattr(labels, "shape") or hasattr(labels, "__array__") else (len(labels),)
+    shape: tuple[int, ...] = (
+        np.shape(labels) if hasattr(labels, "shape") or hasattr(labels, "__array__") else (len(labels),)
+    )
     if len(shape) == 2 and shape[1] == 1:
         labels = labels.iloc[:, 0] if isinstance(labels, pd.DataFrame) else np.asarray(labels)[:, 0]
     elif len(shape) != 1 or isinstance(labels, str):

@@ -54,7 +54,8 @@ def expression(
     genes
         One gene or several.
     key
-        Name of the predictions: ``layers[key]``, or a table ``obsm[key]`` with a column for each gene.
+        Name of the predictions: ``layers[key]``, or an array ``obsm[key]`` with a column for each of the genes
+        that ``uns[key]["gene_names"]`` names, as models write it.
     layer
         Layer of the measured expression. Default: ``X``. Counts become log(1 + counts per 10,000) of the genes that are
         predicted, as the model does; for predictions in another unit name a layer in that unit.

@@ -45,7 +45,8 @@ def intervals(
     genes
         One gene or several.
     key
-        Name of the results: ``layers[key]``, and the same with ``"_lower"`` and ``"_upper"``; or tables in ``obsm``.
+        Name of the results: ``layers[key]``, and the same with ``"_lower"`` and ``"_upper"``; or arrays in ``obsm``,
+        whose columns ``uns[key]["gene_names"]`` names.
     layer
         Layer of the measured expression, as for :func:`~stomics_tools.pl.expression`. Default: ``X``.
     batch_key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,17 +34,36 @@ def chosen_genes(genes: str | Sequence[str]) -> list[str]:
 def predicted_genes(adata: AnnData, key: str, genes: Sequence[str], *, argument: str) -> np.ndarray:
     """Predictions of `genes`, float64 ``(n_obs, len(genes))``.
 
-    They are ``layers[key]``, or a table ``obsm[key]`` with columns named after genes.
+    They are ``layers[key]``, or ``obsm[key]``: an array whose columns ``uns`` names, or a table.
     """
     if key in adata.layers:
         values = open_matrix(adata.layers[key], argument=argument, where=f"adata.layers[{key!r}]")
         return _columns(adata, values, genes)
-    tables = [name for name, value in adata.obsm.items() if isinstance(value, pd.DataFrame)]
+    tables = [name for name in adata.obsm if _predicted_names(adata, name) is not None]
     check_key(key, [*adata.layers.keys(), *tables], argument=argument, where="adata.layers")
-    table = adata.obsm[key]
+    names = _predicted_names(adata, key)
+    assert names is not None
     for gene in genes:
-        check_key(gene, table.columns, argument="genes", where=f"adata.obsm[{key!r}].columns")
-    return table[list(genes)].to_numpy(dtype=np.float64)
+        check_key(gene, names, argument="genes", where=f"the columns of adata.obsm[{key!r}]")
+    values = adata.obsm[key]
+    values = values.to_numpy() if isinstance(values, pd.DataFrame) else np.asarray(values)
+    return values[:, names.get_indexer(list(genes))].astype(np.float64)
+
+
+def _predicted_names(adata: AnnData, key: str) -> pd.Index | None:
+    """Names of the genes in ``obsm[key]``, if it holds expression: ``uns[name]["gene_names"]``, or of a table its own.
+
+    ``name`` is the key, without ``"_lower"`` and ``"_upper"`` of the ends of an interval.
+    """
+    values = adata.obsm[key]
+    if isinstance(values, pd.DataFrame):
+        return values.columns
+    for name in (key, key.removesuffix("_lower").removesuffix("_upper")):
+        entry = adata.uns.get(name)
+        names = entry.get("gene_names") if isinstance(entry, Mapping) else None
+        if names is not None and np.shape(names) == np.shape(values)[1:]:
+            return pd.Index(np.asarray(names, dtype=object))
+    return None
 
 
 def measured_genes(adata: AnnData, layer: str | None, key: str, genes: Sequence[str]) -> np.ndarray:
@@ -55,7 +74,7 @@ def measured_genes(adata: AnnData, layer: str | None, key: str, genes: Sequence[
     raw, _ = expression_matrix(adata, layer)
     columns = _columns(adata, raw, genes)
     if key not in adata.layers:
-        predicted = adata.var_names.isin(adata.obsm[key].columns)
+        predicted = adata.var_names.isin(_predicted_names(adata, key))
         raw = raw[:, np.flatnonzero(predicted)]
     if not are_counts(raw):
         return columns

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_params
 from stomics_tools.model import MaskedDiffusion
-from stomics_tools.model._objects import own_data
+from stomics_tools.model._objects import own_data, write_expression
 
 Layout = Literal["consensus", "draw"]
 
@@ -195,9 +194,9 @@ def impute_expression(
     ``adata.layers["<key_added>"]``
         Expression, float32 ``(n_obs, n_genes)``: as measured, where it was, otherwise as expected. In the units of
         training: of counts, log(1 + counts scaled to the mean total of training). Where the genes of `adata` are not
-        those of training in their order, a DataFrame of the genes of training in ``adata.obsm``.
-    ``adata.uns["<key_added>"]["params"]``
-        Arguments and version.
+        those of training in their order, an array ``(n_obs, n_genes)`` in ``adata.obsm``.
+    ``adata.uns["<key_added>"]``
+        ``"params"``: arguments and version; ``"gene_names"``, if the array is in ``obsm``: the genes of its columns.
 
     Raises
     ------
@@ -210,16 +209,12 @@ def impute_expression(
     data = adata.copy() if copy else adata
     start = logg.info("predicting expression by MaskedDiffusion")
     values = model.impute(data, hidden=hidden, use_positions=use_positions, seed=seed)
-    same_genes = data.var_names.astype(str).tolist() == model.gene_names
     own_data(data)
-    if same_genes:
-        data.layers[key_added] = values
-    else:
-        data.obsm[key_added] = pd.DataFrame(values, index=data.obs_names, columns=model.gene_names)
+    names = write_expression(data, {key_added: values}, model.gene_names)
     given = hidden if hidden is None or isinstance(hidden, str) else int(np.sum(hidden))
     arguments = {"hidden": given, "use_positions": use_positions, "seed": seed}
-    data.uns[key_added] = {"params": plain_params({"model": type(model).__name__, **arguments})}
-    where = ".layers" if same_genes else ".obsm"
+    data.uns[key_added] = {"params": plain_params({"model": type(model).__name__, **arguments}), **names}
+    where = ".obsm" if names else ".layers"
     logg.info("    finished", time=start, deep=f"added\n    {key_added!r}, expected expression ({where})")
     return data if copy else None
 

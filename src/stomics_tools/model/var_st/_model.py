@@ -17,7 +17,7 @@ from stomics_tools._params import plain_params
 from stomics_tools.data import ImageSpec, read_image_spots
 from stomics_tools.data._image_field import ImageSpotsField
 from stomics_tools.data._matrix import dense_matrix
-from stomics_tools.model._objects import own_data
+from stomics_tools.model._objects import own_data, write_expression
 from stomics_tools.model.var_st._parameters import parameter_table
 from stomics_tools.model.var_st._predictions import VarSTPredictions
 from stomics_tools.model.var_st._settings import Head, Likelihood, Quantization, Size, Tree, resolve
@@ -217,13 +217,14 @@ class VARST(VarSTPredictions):
 
         ``adata.layers["<key>"]``, ``adata.layers["<key>_lower"]``, ``adata.layers["<key>_upper"]``
             Expected expression and its interval, float32, where the genes of `adata` are those of training. Otherwise
-            DataFrames of the same names in ``adata.obsm``.
+            arrays ``(n_obs, n_genes)`` of the same names in ``adata.obsm``.
         ``adata.obsm["X_<key>"]``
             Condition embedding, float32 ``(n_obs, n_condition)``.
         ``adata.obsm["<key>_tokens_<size>"]``
             Codes of the expression at each scale, int32 ``(n_obs, size)``, if the expression of every spot is there.
         ``adata.uns["<key>"]``
-            ``"params"``: settings, seed and versions; ``"codebook"``: the table of :meth:`codebook_report`.
+            ``"params"``: settings, seed and versions; ``"codebook"``: the table of :meth:`codebook_report`;
+            ``"gene_names"``, if there are arrays in ``obsm``: the genes of their columns.
         """
         self._require_trained()
         data = self.adata if adata is None else adata
@@ -234,15 +235,12 @@ class VARST(VarSTPredictions):
         same_genes = data.var_names.astype(str).tolist() == self.gene_names
         tokens = self._tokens(data) if same_genes and self._measured(data) else {}
         own_data(data)
-        for name, values in ((key, expected), (f"{key}_lower", lower), (f"{key}_upper", upper)):
-            if same_genes:
-                data.layers[name] = values
-            else:
-                data.obsm[name] = pd.DataFrame(values, index=data.obs_names, columns=self.gene_names)
+        tables = {key: expected, f"{key}_lower": lower, f"{key}_upper": upper}
+        names = write_expression(data, tables, self.gene_names)
         data.obsm[_keys.latent(key)] = latent
         for size, codes in tokens.items():
             data.obsm[_keys.table(key, f"tokens_{size}")] = codes
-        data.uns[key] = {"params": plain_params({**self._description(), "level": level})}
+        data.uns[key] = {"params": plain_params({**self._description(), "level": level}), **names}
         if self.adata is not None:
             data.uns[key]["codebook"] = self.codebook_report()
         logger.info(
