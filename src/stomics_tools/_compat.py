@@ -45,10 +45,11 @@ def plain_strings(data: AnnData | MuData) -> None:
             plain_strings(adata)
     elif data.raw is not None:
         _plain_table(data.raw.var)
-    for table in (data.obs, data.var):
-        _plain_table(table)
+    # Tables first, all at once: anndata compares their names with its own whenever one is taken.
     for mapping in (data.obsm, data.varm, data.uns):
         _plain_mapping(mapping)
+    for table in (data.obs, data.var):
+        _plain_table(table)
 
 
 def _plain_mapping(mapping: Any) -> None:

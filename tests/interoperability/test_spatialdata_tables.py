@@ -8,7 +8,7 @@ import pytest
 import spatialdata as sd
 from anndata import AnnData
 from geopandas import GeoDataFrame
-from shapely import box
+from shapely import Polygon, box
 from spatialdata.models import Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale
 
@@ -152,6 +152,43 @@ def test_results_go_back_and_through_a_file(sdata, tmp_path):
     assert set(spots["spots"].index) == set(found.obs["instance"])
     with pytest.raises(ValueError, match="`datasets.from_spatialdata`"):
         st.datasets.read_slice(tmp_path / "data.zarr")
+
+
+@pytest.mark.parametrize("lacking", [["cells"], ["spots", "cells"]])
+def test_places_of_the_table_where_an_element_was_not_read(sdata, lacking):
+    places = np.random.default_rng(0).normal(size=(2 * N, 2))
+    sdata["table"].obsm["spatial"] = places
+    for name in lacking:
+        del sdata.shapes[name]
+    with pytest.warns(
+        UserWarning, match=r"annotates \[.*'cells'.*\], which are not in `sdata`: the places in its `obsm"
+    ):
+        adata = st.datasets.from_spatialdata(sdata)
+    np.testing.assert_array_equal(adata.obsm["spatial"], places)
+    assert set(adata.obs["section"]) == {"spots", "cells"}
+
+
+def test_an_empty_shape_is_named(sdata):
+    shapes = sdata["cells"].copy()
+    shapes.loc["cell5", "geometry"] = Polygon()
+    sdata.shapes["cells"] = shapes
+    with pytest.raises(
+        ValueError, match=r"1 observations annotate shapes of 'cells' that are empty \(first: \['cell5'\]\)"
+    ):
+        st.datasets.from_spatialdata(sdata)
+    table = sdata["table"]
+    sdata.tables["table"] = table[~table.obs["instance"].isin(["cell5"])].copy()
+    adata = st.datasets.from_spatialdata(sdata)
+    np.testing.assert_allclose(adata.obsm["spatial"], expected(sdata["table"]))
+
+
+def test_controls_are_left_out(sdata, caplog):
+    names = [f"NegControlProbe_{i}" if i < 3 else name for i, name in enumerate(sdata["table"].var_names)]
+    sdata["table"].var_names = names
+    assert st.datasets.from_spatialdata(sdata).var_names.tolist() == names[3:]
+    assert "left out control features: 3 'negative control probe'" in caplog.text
+    assert st.datasets.from_spatialdata(sdata, keep_controls=True).var_names.tolist() == names
+    assert sdata["table"].n_vars == 12
 
 
 def test_what_is_wrong_is_said(sdata):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import anndata as ad
@@ -9,10 +10,11 @@ import mudata as md
 import zarr
 from anndata import AnnData
 from mudata import MuData
-from scanpy import logging as logg
 
 from stomics_tools._compat import columns_as_given, plain_strings
 from stomics_tools.data._feature_types import control_features
+
+logger = logging.getLogger("stomics_tools")
 
 _SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 
@@ -42,7 +44,7 @@ def read_slice(path: str | Path) -> AnnData | MuData:
     data = read_file(path)
     controls = control_features(data)
     if controls:
-        logg.warning(f"'{path}' holds control features: {controls}. `stomics_tools.pp.drop_controls` leaves them out.")
+        logger.warning("'%s' holds control features: %s. `pp.drop_controls` leaves them out.", path, controls)
     return data
 
 

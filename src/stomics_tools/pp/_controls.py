@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from anndata import AnnData
 from mudata import MuData
-from scanpy import logging as logg
 
 from stomics_tools._validate import check_annotated
 from stomics_tools.data._feature_types import feature_kinds, without_controls
+
+logger = logging.getLogger("stomics_tools")
 
 
 def drop_controls(adata: AnnData | MuData, *, copy: bool = False) -> AnnData | MuData | None:
@@ -46,7 +49,7 @@ def drop_controls(adata: AnnData | MuData, *, copy: bool = False) -> AnnData | M
         )
     result, what = without_controls(adata)
     if what:
-        logg.warning(f"left out control features: {what}")
+        logger.warning("left out control features: %s", what)
     if copy:
         return result if what else adata.copy()
     if what:
