@@ -31,6 +31,7 @@ OWN_LEAVES = {
     "_keys",
     "_namespace",
     "_params",
+    "_paths",
     "_random",
     "_validate",
     "_mixture",
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "_namespace": set(),
     "_keys": set(),
     "_params": {""},
+    "_paths": set(),
     "_random": set(),
     "_validate": set(),
     "_mixture": set(),
@@ -181,6 +183,13 @@ PUBLIC = {
     for name in namespace.__all__
 }
 FUNCTIONS = {name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
+
+
+def is_ours(value: Any) -> bool:
+    """Whether a method is of this package: those of scvi-tools are inherited with a check of their arguments."""
+    return getattr(value, "__func__", value).__module__.startswith("stomics_tools")
+
+
 METHODS = {
     f"{name}.{attribute}": getattr(thing, attribute)
     for name, thing in PUBLIC.items()
@@ -188,7 +197,9 @@ METHODS = {
     for owner in thing.__mro__
     if owner.__module__.startswith("stomics_tools")
     for attribute, value in vars(owner).items()
-    if not attribute.startswith("_") and isinstance(value, classmethod | staticmethod) | inspect.isfunction(value)
+    if not attribute.startswith("_")
+    and (isinstance(value, classmethod | staticmethod) | inspect.isfunction(value))
+    and is_ours(value)
 }
 ON_DATA = {name: f for name, f in FUNCTIONS.items() if name.split(".")[0] in ("pp", "tl")}
 ON_DATA = {

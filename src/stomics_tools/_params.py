@@ -1,14 +1,36 @@
-"""The record of a call that is kept in ``uns``."""
+"""The record of a call: arguments and results as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any
 
 from stomics_tools import __version__
 
 
+def plain(value: Any) -> Any:
+    """`value` as JSON and h5ad files can hold it.
+
+    Numbers and arrays of numpy, torch and pandas become Python's, tuples and sets lists, paths text; also within lists and
+    mappings. Anything else stays as it is.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(v) for name, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(v) for v in value]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return value
+
+
+def plain_arguments(local: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor as plain values, out of its ``locals()``, but for the data."""
+    return {name: plain(v) for name, v in local.items() if name not in ("self", "adata", "registry", "__class__")}
+
+
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments and results as h5ad and h5mu files can hold them: nothing that is ``None``, and our version added."""
-    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in params.items() if v is not None}
-    return {**kept, "stomics_tools_version": __version__}
+    return {**plain({k: v for k, v in params.items() if v is not None}), "stomics_tools_version": __version__}

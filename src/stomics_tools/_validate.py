@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-
 _SHOWN_KEYS = 40
 """Keys that a message lists: genes are thousands."""
 
@@ -81,6 +80,34 @@ def check_integer(value: Any, *, argument: str, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"`{argument}` must be at least {minimum}, found {value}.")
     return int(value)
+
+
+def check_whole(value: Any, *, argument: str, minimum: int = 1) -> int:
+    """Return `value` as ``int``, also if it is a whole number in floating point, such as ``np.ceil`` gives."""
+    if isinstance(value, Real) and not isinstance(value, Integral) and float(value).is_integer():
+        value = int(value)
+    return check_integer(value, argument=argument, minimum=minimum)
+
+
+def check_new_key(key: Any, *, argument: str) -> str:
+    """Return `key`, under which something will be stored; raise unless h5ad, h5mu and zarr files can hold it."""
+    if not isinstance(key, str):
+        raise TypeError(f"`{argument}` must be a string, found {key!r} of type {type(key).__name__}.")
+    reason = ""
+    if not key:
+        reason = "is empty"
+    elif "/" in key or "\0" in key:
+        reason = "holds a slash" if "/" in key else "holds a null character"
+    elif not key.strip("."):
+        reason = "is made of dots"
+    elif key.startswith("__"):
+        reason = "begins with two underscores"
+    if reason:
+        raise ValueError(
+            f"`{argument}`: {key!r} {reason}. It becomes a key of files, where h5ad and zarr cannot hold it. "
+            "Choose another name, such as 'my_key'."
+        )
+    return key
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:

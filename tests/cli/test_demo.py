@@ -11,8 +11,8 @@ from scanpy.plotting import palettes
 
 import stomics_tools as st
 from stomics_tools._compat import columns_as_given
+from stomics_tools._paths import replacing
 from stomics_tools.cli import main
-from stomics_tools.cli._output import replacing
 from stomics_tools.cli._picture import picture
 
 QUICK = ["--max-epochs", "2"]

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
+
+import stomics_tools as st
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
 
@@ -48,3 +54,49 @@ def adata() -> AnnData:
 @pytest.fixture
 def mdata() -> MuData:
     return make_mdata()
+
+
+QUICK = {"max_epochs": 2, "seed": 0, "enable_progress_bar": False}
+"""Arguments of the shortest training."""
+
+
+def make_model(name: str, **arguments: Any) -> Any:
+    """A small untrained model of any class, on data of its own."""
+    cls = getattr(st.model, name)
+    if name == "PRAGASpike":
+        adata = make_adata(64)
+        cls.setup_anndata(adata, MODALITIES)
+        return cls(adata, **{"n_latent": 8, **arguments})
+    if name == "GraphST":
+        adata = make_adata(64)
+        cls.setup_anndata(adata)
+        return cls(adata, **{"n_latent": 4, **arguments})
+    if name == "VARST":
+        adata = st.datasets.simulate_histology(2, 1, 20, n_genes=10, n_features=6, seed=0)
+        cls.setup_anndata(adata, patient_key="patient", section_key="section")
+        return cls(adata, **{"size": "tiny", "scales": (1, 8), **arguments})
+    adata = st.datasets.simulate_sections(n_sections=2, n_cells=40, n_genes=10, seed=0)
+    cls.setup_anndata(adata, batch_key="section")
+    small = {"width": 16, "n_heads": 2, "n_layers": 1, "n_hidden": 32, "n_latent": 4, "n_read": 2, "n_window": 32}
+    small |= {"n_neighbors": 3, "n_members": 2, "n_regression_hidden": 8}
+    return cls(adata, **{**small, **arguments})
+
+
+@pytest.fixture(params=["PRAGASpike", "GraphST", "VARST", "MaskedDiffusion"])
+def name(request: pytest.FixtureRequest) -> str:
+    """Name of each model in turn."""
+    return request.param
+
+
+@pytest.fixture
+def new_model(name: str) -> Callable[..., Any]:
+    """Make a small untrained model of the class `name`."""
+    return partial(make_model, name)
+
+
+@pytest.fixture
+def model(new_model: Callable[..., Any]) -> Any:
+    """A small trained model of the class `name`."""
+    made = new_model()
+    made.train(**QUICK)
+    return made

@@ -159,7 +159,7 @@ def _write_all(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
     """The runs on all files in one table, and the mean agreement printed."""
     import pandas as pd
 
-    from stomics_tools.cli._output import replacing
+    from stomics_tools._paths import replacing
 
     joined = pd.concat([table.assign(data=name) for name, table in tables.items()], ignore_index=True)
     joined = joined[["data", *joined.columns.drop("data")]]

@@ -13,11 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stomics_tools import datasets, pl, tl
+from stomics_tools._paths import replacing
 from stomics_tools._validate import check_obs_names, check_option
 from stomics_tools.cli._annotation import Annotation
 from stomics_tools.cli._features import check_name, usable_features
 from stomics_tools.cli._files import read_input
-from stomics_tools.cli._output import Clock, check_not_input, replacing
+from stomics_tools.cli._output import Clock, check_not_input
 from stomics_tools.cli._prepare import as_mudata, prepare
 from stomics_tools.data._feature_types import Kind
 from stomics_tools.tl._compare_input import DEFAULT, READY, check_contenders

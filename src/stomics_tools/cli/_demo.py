@@ -65,9 +65,10 @@ def demo(
     stomics demo
     stomics demo slice.h5mu --output-dir results --label-key domain
     """
+    from stomics_tools._paths import replacing
     from stomics_tools._validate import check_obs_names
     from stomics_tools.cli._checks import check_input, check_numbers, check_permission
-    from stomics_tools.cli._output import Clock, check_not_input, losses, replacing
+    from stomics_tools.cli._output import Clock, check_not_input, losses
 
     clock = Clock()
     data_path, picture_path = output_dir / "demo.h5mu", output_dir / "demo.png"

@@ -21,9 +21,9 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools._compat import columns_as_given, writing
+from stomics_tools._paths import replacing
 from stomics_tools._validate import check_key
 from stomics_tools.cli._features import Report, check_name, one_kind, usable_features
-from stomics_tools.cli._output import replacing
 from stomics_tools.datasets._read import read_file
 
 if TYPE_CHECKING:

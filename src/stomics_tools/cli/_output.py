@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, that takes its place once the block has ended well.
-
-    What is written may be a file or a folder.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        if part.is_dir() and path.exists():
-            _exchange(part, path)
-        else:
-            os.replace(part, path)
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
-
-
-def _exchange(part: Path, path: Path) -> None:
-    """Replace the folder `path`, which no single step can do; if it fails, the old one is back."""
-    old = path.with_name(f".{path.stem}.{os.getpid()}.old")
-    path.rename(old)
-    try:
-        part.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
 
 
 def check_not_input(input: Path | None, outputs: list[Path], *, argument: str = "output_dir") -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
+import rich.pretty  # noqa: F401  (scvi-tools calls it and does not import it)
 import torch
 from anndata import AnnData
 from mudata import MuData
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import BaseAnnDataField
+from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 from torch import nn
 
 from stomics_tools import __version__, _validate
-from stomics_tools.model._files import read_model, write_model
+from stomics_tools._random import local_seed
+from stomics_tools.model._arguments import check_arguments
+from stomics_tools.model._files import read_data, read_model, write_model
 from stomics_tools.train import follow_verbosity, history_tables, seed_or_default
 
 follow_verbosity(logging.getLogger("stomics_tools"))
+
+_PATIENCE = 45  # as in scvi-tools
 
 
 class SpatialModel(BaseModelClass):
@@ -32,7 +39,13 @@ class SpatialModel(BaseModelClass):
     """
 
     _key: ClassVar[str]
-    module: nn.Module
+    _field_key: ClassVar[str]
+    _module: nn.Module | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_key" in vars(cls):  # a model that users see, not a part of one
+            check_arguments(cls)
 
     def __init__(self, data: AnnData | MuData | None, registry: dict[str, Any] | None = None) -> None:
         if registry is None and not isinstance(data, AnnData | MuData):
@@ -78,24 +91,95 @@ class SpatialModel(BaseModelClass):
         (field,) = self.registry["field_registries"].values()
         return field["state_registry"]
 
+    @abstractmethod
+    def _draw_module(self) -> nn.Module:
+        """A module for the data of setup with new weights, drawn from torch's generator."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Networks of the model.
+
+        Before training, they are drawn when they are first asked for, from the seed of ``scvi.settings`` or 0.
+        :meth:`train` draws them anew, from its own seed.
+        """
+        if self._module is None:
+            self._data()
+            with local_seed(seed_or_default(None)):
+                self._module = self._draw_module().eval()
+        return self._module
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        self._module = module
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.module.parameters()).device
+        return torch.device("cpu") if self._module is None else next(self._module.parameters()).device
+
+    def __repr__(self) -> str:
+        return self.summary_string
+
+    def _data(self, adata: AnnData | MuData | None = None) -> Any:
+        """`adata`, or the object of setup."""
+        data = self.adata if adata is None else adata
+        if data is None:
+            raise ValueError(
+                f"`adata`: this {type(self).__name__} was loaded without data. Name the object to work on, or load the "
+                "model with it: `load(dir_path, adata)`."
+            )
+        return data
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError(f"This {type(self).__name__} is not trained. Call `model.train()` first.")
 
-    @staticmethod
-    def _check_training(max_epochs: int, seed: int | None, patience: int | None, clip_grad: float | None) -> int:
-        """Check what all trainings share, and return the seed to use."""
-        _validate.check_integer(max_epochs, argument="max_epochs")
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """If training ends by an error or an interruption, the model is what it was before."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _check_training(
+        self,
+        max_epochs: int,
+        seed: int | None,
+        patience: int | None,
+        clip_grad: float | None,
+        key_added: str | None,
+    ) -> tuple[int, int]:
+        """Check what all trainings share, and return the number of epochs and the seed to use."""
+        self._data()
+        max_epochs = _validate.check_whole(max_epochs, argument="max_epochs")
         if patience is not None:
             _validate.check_integer(patience, argument="patience")
         if clip_grad is not None:
             _validate.check_number(clip_grad, argument="clip_grad", low=0, open_low=True)
-        return _validate.check_integer(seed_or_default(seed), argument="seed", minimum=0)
+        if key_added is not None:
+            _validate.check_new_key(key_added, argument="key_added")
+        return max_epochs, _validate.check_integer(seed_or_default(seed), argument="seed", minimum=0)
+
+    @staticmethod
+    def _patience(patience: int | None, early_stopping: bool | None, early_stopping_patience: int | None) -> int | None:
+        """Epochs without gain after which training stops, whichever way they were given; None for no such stop."""
+        if early_stopping is not None:
+            _validate.check_option(early_stopping, [True, False], argument="early_stopping")
+        if early_stopping_patience is not None:
+            _validate.check_integer(early_stopping_patience, argument="early_stopping_patience")
+            if patience not in (None, early_stopping_patience):
+                raise ValueError(
+                    f"`patience={patience}` and `early_stopping_patience={early_stopping_patience}` are two names of one "
+                    "number. Give one."
+                )
+            patience = early_stopping_patience
+        if early_stopping is False and patience is not None:
+            raise ValueError(f"`early_stopping=False` has no `patience`, found {patience}. Leave one of them out.")
+        return _PATIENCE if early_stopping and patience is None else patience
 
     @staticmethod
     def _check_resumable(saved: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -106,21 +190,36 @@ class SpatialModel(BaseModelClass):
 
     # ------------------------------------------------------- saving, loading
 
-    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Save the model to a folder, as safetensors and JSON.
+
+        A model that was saved there before stays until the new one is whole and on disk.
 
         Parameters
         ----------
         dir_path
-            Made by this call.
+            Made by this call; ``~`` is the home folder.
         overwrite
             Replace a model saved there before.
+        save_anndata
+            Write the object of setup beside the model, as ``adata.h5ad`` or ``mdata.h5mu``; :meth:`load` then reads it
+            where it is given no other.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at `dir_path` and `overwrite` is false, or if other files lie there.
+        RuntimeError
+            If the model is not trained.
         """
         self._require_trained()
+        _validate.check_option(save_anndata, [True, False], argument="save_anndata")
+        data = self._data() if save_anndata else None
         meta = {
             "version": __version__,
             "torch": torch.__version__,
             "model": type(self).__name__,
+            "setup_method": self.registry.get("setup_method_name", "setup_anndata"),
             "setup": self._setup_arguments(),
             "state": self._state,
             "arguments": self._arguments(),
@@ -128,31 +227,158 @@ class SpatialModel(BaseModelClass):
             "trained_on": self._trained_on,
             "history": {name: table[name].tolist() for name, table in self.history_.items()},
         }
-        write_model(dir_path, self.module.state_dict(), meta, overwrite=overwrite)
+        write_model(dir_path, self.module.state_dict(), meta, overwrite=overwrite, data=data)
 
     @classmethod
-    def _read_saved(cls, dir_path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and description of a model of this class."""
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | MuData | Literal[False] | None = None,
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Load a saved model. No code from the folder is run.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`; ``~`` is the home folder.
+        adata
+            Object to go on with, which is set up like the data of training: these, for which the outputs are the same as
+            before, or others with the same features. By default the object that was saved with the model, if there is
+            one. Without an object (or with False) the model takes others alone: name them by `adata=` in each call.
+        accelerator
+            ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
+        device
+            Which of several, by its number.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no saved model.
+        ValueError
+            If it is damaged, of another class or format, or if `adata` lacks what the model was trained on.
+        """
         tensors, meta = read_model(dir_path)
+        registry = cls._saved_registry(dir_path, meta)
+        where = cls._device(accelerator, device)
+        data = read_data(dir_path) if adata is None else adata
+        if data is False:
+            data = None
+        if data is not None:
+            cls._register_like(data, registry)
+        model = cls(data, **meta["arguments"], registry=registry)
+        with local_seed(None):  # weights are drawn before they are read
+            module = model._module_of(tensors)
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"`dir_path`: the networks in {str(dir_path)!r} are not those of this version ({__version__}); they were "
+                f"saved by {meta.get('version')}. Use that version, or train again. ({error})"
+            ) from error
+        model.module = module.eval().to(where)
+        model.is_trained_ = True
+        model._trained_on, model._train_args = meta["trained_on"], meta["train_args"]
+        model.history_ = history_tables(meta["history"])
+        return model
+
+    @classmethod
+    @abstractmethod
+    def _register_like(cls, data: AnnData | MuData, registry: dict[str, Any]) -> None:
+        """Set up `data` like those that `registry` tells of; nothing is changed if they cannot be used."""
+
+    @abstractmethod
+    def _module_of(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        """A module into which these saved tensors fit."""
+
+    @staticmethod
+    def _device(accelerator: str, device: int | str) -> torch.device:
+        _validate.check_option(accelerator, ["auto", "cpu", "gpu", "cuda", "mps"], argument="accelerator")
+        try:
+            return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
+        except Exception as error:
+            raise ValueError(
+                f"`accelerator={accelerator!r}`, `device={device!r}`: there is no such device here ({error})."
+            ) from error
+
+    @classmethod
+    def _saved_registry(cls, dir_path: str | Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """What scvi-tools registered for the data of training, which need not be here."""
         if meta["model"] != cls.__name__:
             raise ValueError(f"`dir_path`: {str(dir_path)!r} holds a {meta['model']}, not a {cls.__name__}.")
-        return tensors, meta
-
-    @classmethod
-    def _saved_registry(cls, key: str, setup: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-        """What scvi-tools would have registered for the data of training, which are not here; `key` is the field's."""
+        field = {"data_registry": {}, "state_registry": meta["state"], "summary_stats": {}}
         return {
             "model_name": cls.__name__,
-            "setup_method_name": "setup_anndata",
-            "setup_args": setup,
-            "field_registries": {key: {"data_registry": {}, "state_registry": state, "summary_stats": {}}},
+            "setup_method_name": meta.get("setup_method", "setup_anndata"),
+            "setup_args": meta["setup"],
+            "field_registries": {cls._field_key: field},
         }
 
-    def _restore(self, module: nn.Module, tensors: dict[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
-        """Take up the weights and the record of a saved model."""
-        module.load_state_dict(tensors)
-        self.module = module.eval()
-        self.is_trained_ = True
-        self._trained_on = meta["trained_on"]
-        self._train_args = meta["train_args"]
-        self.history_ = history_tables(meta["history"])
+    @classmethod
+    def load_registry(cls, dir_path: str | Path) -> dict[str, Any]:  # type: ignore[override]
+        """Registry of the data of training, out of a saved model: arguments of setup, and what was found there.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+
+        Returns
+        -------
+        Plain values, in the form of scvi-tools.
+        """
+        return cls._saved_registry(dir_path, read_model(dir_path)[1])
+
+    @classmethod
+    def view_setup_args(cls, dir_path: str | Path) -> None:  # type: ignore[override]
+        """Print the arguments of setup of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        """
+        AnnDataManager.view_setup_method_args(cls.load_registry(dir_path))
+
+    @classmethod
+    def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: no version of this package has used the format that this method of scvi-tools converts.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not read.
+        """
+        raise NotImplementedError(
+            f"{cls.__name__}.convert_legacy_save() has nothing to convert: models of this package were never saved in the "
+            "format of scvi-tools before 0.15. `load` reads all that `save` has written."
+        )
+
+    def view_anndata_setup(self, adata: AnnData | MuData | None = None, hide_state_registries: bool = False) -> None:
+        """Print what was found in the object of setup, or in another one that was set up for this class.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default.
+        hide_state_registries
+            Leave out what was found under each key.
+        """
+        super().view_anndata_setup(self._data(adata), hide_state_registries)
+
+    def view_registry(self, hide_state_registries: bool = False) -> None:
+        """Print what was found in the object of setup.
+
+        Parameters
+        ----------
+        hide_state_registries
+            Leave out what was found under each key.
+        """
+        self.view_anndata_setup(hide_state_registries=hide_state_registries)
+
+    def get_var_names(self) -> Any:  # type: ignore[override]
+        """Names of the variables of the object of setup, by modality for a MuData."""
+        self._data()
+        return super().get_var_names()

@@ -4,53 +4,104 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+import anndata
+import mudata
 import numpy as np
+from anndata import AnnData
+from mudata import MuData
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, from_numpy
 
-FORMAT = 1
+from stomics_tools._compat import columns_as_given, writing
+from stomics_tools._params import plain
+from stomics_tools._paths import replacing, standing, user_path
+
+FORMAT = 2
 _TENSORS = "model.safetensors"
 _META = "model.json"
 _ARRAY = "stomics_tools.array."  # names of the tensors that belong to the description
+_ADATA, _MDATA = "adata.h5ad", "mdata.h5mu"
+_NAMES = (_TENSORS, _META, _ADATA, _MDATA)
 
 
-def write_model(folder: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], *, overwrite: bool) -> None:
-    """Write a model.
+def write_model(
+    folder: str | Path,
+    tensors: dict[str, Tensor],
+    meta: dict[str, Any],
+    *,
+    overwrite: bool,
+    data: AnnData | MuData | None = None,
+) -> None:
+    """Write a model, and `data` beside it; until all is on disk, a model that was there before stays there.
 
     Raises
     ------
     FileExistsError
         If `folder` exists and `overwrite` is false, or if it holds anything else than a saved model.
     """
-    folder = Path(folder)
-    if folder.exists():
+    folder = user_path(folder)
+    before = standing(folder)
+    if before.exists():
         if not overwrite:
             raise FileExistsError(f"`dir_path`: {str(folder)!r} exists. Choose another or set `overwrite=True`.")
-        strangers = [p.name for p in folder.iterdir() if p.name not in (_TENSORS, _META)] if folder.is_dir() else ["."]
+        strangers = [p.name for p in before.iterdir() if p.name not in _NAMES] if before.is_dir() else ["."]
         if strangers:
             raise FileExistsError(f"`dir_path`: {str(folder)!r} holds other files ({strangers[:3]}). Choose another.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with replacing(folder) as part:
+        part.mkdir()
         arrays: dict[str, Tensor] = {}
-        meta = _take_arrays(meta, arrays)
+        meta = plain(_take_arrays(meta, arrays))
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file({**tensors, **arrays}, partial / _TENSORS)
-        content = {"format": FORMAT, "sha256": _hash(partial / _TENSORS), **meta}
-        (partial / _META).write_text(json.dumps(content, indent=1, allow_nan=False))
-        partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        save_file({**tensors, **arrays}, part / _TENSORS)
+        content = {**meta, "format": FORMAT, "sha256": _hash(part / _TENSORS)}
+        (part / _META).write_text(json.dumps(content, indent=1))
+        if data is not None:
+            _write_data(data, part)
+
+
+def _write_data(data: AnnData | MuData, folder: Path) -> None:
+    """Write an object; one that lies in a file of its own stays with that file."""
+    with columns_as_given(), writing():
+        if isinstance(data, MuData):
+            data.write_h5mu(folder / _MDATA)
+        else:
+            (data.to_memory() if data.isbacked else data).write_h5ad(folder / _ADATA)
+
+
+def read_data(folder: str | Path) -> AnnData | MuData | None:
+    """Object that was saved with a model, or None."""
+    folder = standing(user_path(folder))
+    if (folder / _MDATA).is_file():
+        with columns_as_given():
+            return mudata.read_h5mu(folder / _MDATA)
+    return anndata.read_h5ad(folder / _ADATA) if (folder / _ADATA).is_file() else None
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """Description of a saved model, without its tensors; see :func:`read_model` for the errors."""
+    folder = standing(user_path(folder))
+    for name in (_META, _TENSORS):
+        if not (folder / name).is_file():
+            foreign = " It holds a model of scvi-tools, which only that package reads." if _is_foreign(folder) else ""
+            raise FileNotFoundError(
+                f"`dir_path`: no {name} in {str(folder)!r}. Is this the folder of a saved model?{foreign}"
+            )
+    try:
+        meta = json.loads((folder / _META).read_text())
+        version, _ = meta["format"], meta["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"`dir_path`: {str(folder / _META)!r} is damaged ({error}).") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"`dir_path`: {str(folder)!r} has format {version}, this version reads {FORMAT}. "
+            f"It was written by stomics-tools {meta.get('version')}: use that version, or train again."
+        )
+    return meta
 
 
 def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,21 +114,9 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ValueError
         If a file is truncated or corrupt, or of a format this version does not know.
     """
-    folder = Path(folder)
-    for name in (_META, _TENSORS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"`dir_path`: no {name} in {str(folder)!r}. Is this the folder of a saved model?")
-    try:
-        meta = json.loads((folder / _META).read_text())
-        version, digest = meta["format"], meta["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"`dir_path`: {str(folder / _META)!r} is damaged ({error}).") from error
-    if version != FORMAT:
-        raise ValueError(
-            f"`dir_path`: {str(folder)!r} has format {version}, this version reads {FORMAT}. "
-            f"It was written by stomics-tools {meta.get('version')}."
-        )
-    if _hash(folder / _TENSORS) != digest:
+    meta = read_meta(folder)
+    folder = standing(user_path(folder))
+    if _hash(folder / _TENSORS) != meta["sha256"]:
         raise ValueError(f"`dir_path`: {str(folder / _TENSORS)!r} is truncated or was changed after it was saved.")
     try:
         tensors = load_file(folder / _TENSORS)
@@ -103,6 +142,10 @@ def _put_arrays(meta: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(meta, dict):
         return {name: _put_arrays(value, arrays) for name, value in meta.items()}
     return arrays.get(meta, meta) if isinstance(meta, str) else meta
+
+
+def _is_foreign(folder: Path) -> bool:
+    return (folder / "model.pt").is_file()
 
 
 def _hash(path: Path) -> str:

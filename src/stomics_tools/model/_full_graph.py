@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,9 +38,12 @@ class FullGraphModel(SpatialModel):
     (:meth:`_make_optimizer`) and the outputs (:meth:`_outputs`).
     """
 
-    def __init__(self, data: AnnData | MuData) -> None:
-        super().__init__(data)
-        self._spec: SpotsSpec = self.adata_manager.fields[0].spec
+    _field_key: ClassVar[str] = SpotsField.registry_key
+
+    def __init__(self, data: AnnData | MuData | None, registry: dict[str, Any] | None = None) -> None:
+        super().__init__(data, registry)
+        manager = self.adata_manager
+        self._spec: SpotsSpec = SpotsSpec(**self.registry["setup_args"]) if manager is None else manager.fields[0].spec
 
     # ---------------------------------------------------------------- setup
 
@@ -67,8 +71,7 @@ class FullGraphModel(SpatialModel):
         Raw counts are prepared by the recipes of setup, where the arrays of setup are not there. For a trained model a
         slice may lack a modality altogether.
         """
-        data = self.adata if data is None else data
-        spots = read_spots(data, self._spec, recipes_of(self._state), learn=not self.is_trained_)
+        spots = read_spots(self._data(data), self._spec, recipes_of(self._state), learn=not self.is_trained_)
         check_same_features(spots, self._state)
         return spots
 
@@ -82,9 +85,8 @@ class FullGraphModel(SpatialModel):
     def _make_module(self, inputs: Any) -> nn.Module:
         """A module with new weights, drawn from torch's generator."""
 
-    @abstractmethod
-    def _module_of(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        """A module into which these saved tensors fit."""
+    def _draw_module(self) -> nn.Module:
+        return self._make_module(self._prepare(self._read(None), trained_on=False))
 
     @abstractmethod
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -114,10 +116,11 @@ class FullGraphModel(SpatialModel):
         ckpt_path: str | Path | None,
         key_added: str | None,
         train_args: Mapping[str, Any],
+        attributes: Mapping[str, Any],
         **fit_kwargs: Any,
     ) -> None:
-        """Train, then write the results into the object of setup."""
-        seed = self._check_training(max_epochs, seed, patience, clip_grad)
+        """Train with `attributes` of this model, then write the results into the object of setup."""
+        max_epochs, seed = self._check_training(max_epochs, seed, patience, clip_grad, key_added)
         _validate.check_option(scheduler, [None, "cosine", "plateau"], argument="scheduler")
         n_devices = count_devices(
             fit_kwargs.get("devices", "auto"), fit_kwargs.get("accelerator", "auto"), fit_kwargs.get("num_nodes", 1)
@@ -138,31 +141,34 @@ class FullGraphModel(SpatialModel):
         if ckpt_path is not None:
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
         inputs = self._prepare(spots, trained_on=self.is_trained_)
-        if self.is_trained_:
-            module = self.module
-        else:
+        with self._all_or_nothing():
+            vars(self).update(attributes)
+            if self.is_trained_:
+                module = copy.deepcopy(self.module).cpu()  # an interrupted training leaves the one there is
+                inputs = inputs.to("cpu")
+            else:
+                with local_seed(seed):
+                    module = self._make_module(inputs)
+            self._begin(module, inputs)
+            plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
+            self.history_ = fit(
+                plan,
+                plan.loader(inputs),
+                max_epochs=max_epochs,
+                seed=seed,
+                patience=patience,
+                clip_grad=clip_grad,
+                ckpt_path=ckpt_path,
+                history=self.history_,
+                **fit_kwargs,
+            )
+            self.module = module.eval()
             with local_seed(seed):
-                module = self._make_module(inputs)
-        self._begin(module, inputs)
-        plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
-        self.history_ = fit(
-            plan,
-            plan.loader(inputs),
-            max_epochs=max_epochs,
-            seed=seed,
-            patience=patience,
-            clip_grad=clip_grad,
-            ckpt_path=ckpt_path,
-            history=self.history_,
-            **fit_kwargs,
-        )
-        self.module = module.eval()
-        with local_seed(seed):
-            self._finish(module, inputs)
-        module.to(plan.trained_on)
-        self.is_trained_ = True
-        self._trained_on = fingerprint
-        self._train_args = {"max_epochs": max_epochs, "seed": seed, **train_args}
+                self._finish(module, inputs)
+            module.to(plan.trained_on)
+            self.is_trained_ = True
+            self._trained_on = fingerprint
+            self._train_args = {"max_epochs": max_epochs, "seed": seed, **train_args}
         if key_added is not None:
             self._write(self.adata, inputs, True, key_added)
 
@@ -196,7 +202,9 @@ class FullGraphModel(SpatialModel):
             Settings, seed and versions.
         """
         self._require_trained()
-        data = self.adata if adata is None else adata
+        if key_added is not None:
+            _validate.check_new_key(key_added, argument="key_added")
+        data = self._data(adata)
         spots = self._read(data)
         own_data(data)
         known = spots.fingerprint() == self._trained_on
@@ -240,35 +248,11 @@ class FullGraphModel(SpatialModel):
         }
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData | MuData) -> Self:
-        """Load a saved model, to go on with `adata`, which is set up like the data of training.
-
-        No code from the folder is run.
-
-        Parameters
-        ----------
-        dir_path
-            Folder written by :meth:`save`.
-        adata
-            The data of training, for which the latent is the same as before, or other data with the same modalities
-            and features.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no saved model.
-        ValueError
-            If it is damaged, of another class or format, or if `adata` has other modalities or features.
-        """
-        tensors, meta = cls._read_saved(dir_path)
-        setup = meta["setup"]
-        kind = "mdata" if isinstance(adata, MuData) else "adata"
-        args = cls._get_setup_method_args(**{"cls": cls, kind: adata}, **setup)
-        source = cls._saved_registry(SpotsField.registry_key, setup, meta["state"])
-        cls._setup(adata, SpotsSpec(**setup), args, source=source)
-        model = cls(adata, **meta["arguments"])
-        model._restore(model._module_of(tensors), tensors, meta)
-        return model
+    def _register_like(cls, data: AnnData | MuData, registry: dict[str, Any]) -> None:
+        setup = registry["setup_args"]
+        kind = "mdata" if isinstance(data, MuData) else "adata"
+        args = cls._get_setup_method_args(**{"cls": cls, kind: data}, **setup)
+        cls._setup(data, SpotsSpec(**setup), args, source=registry)
 
 
 def restored(inputs: Any, values: torch.Tensor) -> np.ndarray:

@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from stomics_tools._paths import user_path
+
 FILE_NAME = "last.ckpt"
 
 
@@ -26,7 +28,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
     """
 
     def __init__(self, folder: str | Path, every: int = 1) -> None:
-        self._path = Path(folder) / FILE_NAME
+        self._path = user_path(folder) / FILE_NAME
         self._every = every
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,7 +52,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     ValueError
         If it is truncated, corrupt, or no checkpoint of this package.
     """
-    path = Path(path)
+    path = user_path(path)
     path = path / FILE_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"`ckpt_path`: no checkpoint at {str(path)!r}.")

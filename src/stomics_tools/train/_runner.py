@@ -16,6 +16,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from stomics_tools._paths import user_path
 from stomics_tools._random import local_seed
 from stomics_tools.train._checkpoint import FILE_NAME, EpochCheckpoint
 from stomics_tools.train._devices import Devices, as_found, trainer_arguments
@@ -61,8 +62,9 @@ def fit(
         every.append(EpochCheckpoint(checkpoint_dir, checkpoint_every))
     if enable_progress_bar:
         every.append(EpochProgress(plan.monitor))
-    if ckpt_path is not None and Path(ckpt_path).is_dir():
-        ckpt_path = Path(ckpt_path) / FILE_NAME
+    if ckpt_path is not None:
+        ckpt_path = user_path(ckpt_path)
+        ckpt_path = ckpt_path / FILE_NAME if ckpt_path.is_dir() else ckpt_path
     with _quiet(), TemporaryDirectory() as folder:
         brought = BringBack(every, Path(folder))
         trainer = pl.Trainer(

@@ -278,21 +278,39 @@ def test_stage_2_leaves_stage_1_and_depends_on_it_and_the_seed_alone(adata):
     for name, value in model.module.stage1.state_dict().items():
         assert torch.equal(value, before[name]), name
     np.testing.assert_array_equal(model.reconstruct(), codes)
-    model.train_stage2(max_epochs=2, seed=5, **QUIET)
-    assert (model.predict() != first[0]).any()
-    model.train_stage2(max_epochs=2, **QUIET)
-    _same(_outputs(model), first)
+    other = _model(adata.copy(), quantizer="ema")
+    other.train_stage1(max_epochs=2, **QUIET)
+    other.train_stage2(max_epochs=2, seed=5, **QUIET)
+    assert (other.predict() != first[0]).any()
+    again = _model(adata.copy(), quantizer="ema")
+    again.train_stage1(max_epochs=2, **QUIET)
+    again.train_stage2(max_epochs=2, **QUIET)
+    _same(_outputs(again), first)
     assert len(model.history["stage2_train_loss"]) == 2
 
 
-def test_training_again_begins_anew(adata):
-    model = _trained(adata, seed=1)
-    model.train(max_epochs=2, **QUIET)
-    _same(_outputs(model), _outputs(_trained(adata.copy())))
+def test_training_again_goes_on(adata):
+    model = _trained(adata, max_epochs=8)
+    loss = {name: table[name].to_numpy() for name, table in model.history.items()}
+    weights = {name: value.detach().clone() for name, value in model.module.named_parameters()}
+    model.train(2, lr=1e-9, weight_decay=0.0, **QUIET)
+    for name, value in model.module.named_parameters():  # not new weights
+        torch.testing.assert_close(value, weights[name], atol=1e-6, rtol=0)
+    for stage in ("stage1_train_loss", "stage2_train_loss"):
+        after = model.history[stage][stage].to_numpy()
+        np.testing.assert_array_equal(after[:8], loss[stage])
+        assert len(after) == 10
+    model.train_stage2(max_epochs=1, **QUIET)
+    assert len(model.history["stage2_train_loss"]) == 11
+    assert model.is_trained
+    model.train_stage1(max_epochs=1, **QUIET)
+    assert not model.is_trained  # stage 2 was made for other codes
+    model.train_stage2(max_epochs=1, **QUIET)
+    assert len(model.history["stage2_train_loss"]) == 12
 
 
 def test_a_failed_training_leaves_no_trained_model(adata):
-    model = _trained(adata)
+    model = _model(adata)
     with pytest.raises(BaseException, match="killed|Killed|1"):
         model.train(stage1={"callbacks": [_Kill(0)]}, max_epochs=2, **QUIET)
     assert not model.is_trained

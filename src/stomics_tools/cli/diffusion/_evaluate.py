@@ -43,10 +43,11 @@ def evaluate(
     stomics diffusion test --checkpoint outputs/brain
     """
     from stomics_tools import __version__
+    from stomics_tools._paths import replacing
     from stomics_tools._validate import check_integer, check_number
     from stomics_tools.cli._checks import check_permission
     from stomics_tools.cli._config_file import VERSION
-    from stomics_tools.cli._output import Clock, replacing
+    from stomics_tools.cli._output import Clock
     from stomics_tools.cli.diffusion._data import read_part
     from stomics_tools.cli.diffusion._run import Run
 

@@ -49,7 +49,7 @@ class Run:
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write the effective configuration, and which version wrote it."""
-        from stomics_tools.cli._output import replacing
+        from stomics_tools._paths import replacing
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as part:

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stomics_tools import metrics
-from stomics_tools.cli._output import replacing
+from stomics_tools._paths import replacing
 from stomics_tools.metrics._matrices import mean_of_defined
 from stomics_tools.model import MaskedDiffusion
 from stomics_tools.model.masked_diffusion._preparation import normalized

@@ -13,6 +13,7 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from stomics_tools import _validate
+from stomics_tools._params import plain_arguments
 from stomics_tools.data import Spots, SpotsSpec
 from stomics_tools.model._full_graph import FullGraphModel, restored
 from stomics_tools.model._outputs import Outputs, chosen_features
@@ -75,6 +76,8 @@ class GraphST(FullGraphModel):
         Of ``"infonce"``: sampled spots beside the corrupted one.
     reconstruction_weight, contrast_weight
         Weights of both losses.
+    registry
+        Record of setup of a saved model, see :meth:`load`.
 
     Arguments that are None take the value of the preset.
 
@@ -101,7 +104,7 @@ class GraphST(FullGraphModel):
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: AnnData | None,
         *,
         preset: str | None = None,
         n_latent: int | None = None,
@@ -120,9 +123,10 @@ class GraphST(FullGraphModel):
         n_negatives: int | None = None,
         reconstruction_weight: float | None = None,
         contrast_weight: float | None = None,
+        registry: dict[str, Any] | None = None,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "adata", "__class__")}
-        super().__init__(adata)
+        arguments = plain_arguments(locals())
+        super().__init__(adata, registry)
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
         if n_spatial_neighbors is not None and self._spec.spatial_graph_key is not None:
@@ -130,7 +134,8 @@ class GraphST(FullGraphModel):
                 f"`n_spatial_neighbors={n_spatial_neighbors}` has no effect unless there is no `spatial_graph_key` in setup. "
                 "Leave it out."
             )
-        check_sizes(self._read(None), self._settings)
+        if self.adata is not None:
+            check_sizes(self._read(None), self._settings)
         self._model_summary_string = f"GraphST with n_latent: {self._settings.n_latent}, preset: {preset}"
         self.init_params_ = self._get_init_params(locals())
 
@@ -205,6 +210,8 @@ class GraphST(FullGraphModel):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         patience: int | None = None,
+        early_stopping: bool | None = None,
+        early_stopping_patience: int | None = None,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
         seed: int | None = None,
@@ -229,6 +236,8 @@ class GraphST(FullGraphModel):
             Of Adam.
         patience
             Stop when the training loss has not fallen for so many epochs.
+        early_stopping, early_stopping_patience
+            The same in the words of scvi-tools: True is a `patience` of 45 epochs, or of `early_stopping_patience`.
         clip_grad
             Largest norm of the gradient.
         scheduler
@@ -256,13 +265,14 @@ class GraphST(FullGraphModel):
         FloatingPointError
             If the loss is not finite any more.
         """
-        _validate.check_number(lr, argument="lr", low=0, open_low=True)
-        _validate.check_number(weight_decay, argument="weight_decay", low=0)
-        self._optimizer = {"lr": lr, "weight_decay": weight_decay}
+        optimizer = {
+            "lr": _validate.check_number(lr, argument="lr", low=0, open_low=True),
+            "weight_decay": _validate.check_number(weight_decay, argument="weight_decay", low=0),
+        }
         self._fit(
             max_epochs=self._settings.max_epochs if max_epochs is None else max_epochs,
             seed=seed,
-            patience=patience,
+            patience=self._patience(patience, early_stopping, early_stopping_patience),
             clip_grad=clip_grad,
             scheduler=scheduler,
             accelerator=accelerator,
@@ -271,7 +281,8 @@ class GraphST(FullGraphModel):
             checkpoint_every=checkpoint_every,
             ckpt_path=ckpt_path,
             key_added=key_added,
-            train_args=self._optimizer,
+            train_args=optimizer,
+            attributes={"_optimizer": optimizer},
             **trainer_kwargs,
         )
 

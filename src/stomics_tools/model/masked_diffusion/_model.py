@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from anndata import AnnData
+from torch import Tensor
 
-from stomics_tools import _keys
-from stomics_tools._params import plain_params
-from stomics_tools._random import local_seed
+from stomics_tools import _keys, _validate
+from stomics_tools._params import plain_arguments, plain_params
 from stomics_tools.data import CellsSpec, read_cells
 from stomics_tools.data._cells_field import CellsField
 from stomics_tools.model._objects import own_data
+from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._parameters import parameter_table
 from stomics_tools.model.masked_diffusion._predictions import MaskedDiffusionPredictions
 from stomics_tools.model.masked_diffusion._schedule import Objective, Target
@@ -90,6 +91,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
     """
 
     _key: ClassVar[str] = "masked_diffusion"
+    _field_key: ClassVar[str] = CellsField.registry_key
     parameter_table = staticmethod(parameter_table)
 
     def __init__(
@@ -131,11 +133,16 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         mixup: float = 0.3,
         registry: dict[str, Any] | None = None,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "adata", "registry", "__class__")}
+        given = plain_arguments(locals())
         settings = DiffusionSettings(**given)
         super().__init__(adata, registry)
         self._settings = settings
         self._spec = CellsSpec(**self.registry["setup_args"])
+        n_genes, n_slices = len(self._state["gene_names"]), len(self._state["batches"])
+        self._model_summary_string = (
+            f"MaskedDiffusion with {n_genes} genes and {n_slices} slices, width: {width}, n_layers: {n_layers}, "
+            f"training_mode: {training_mode}"
+        )
 
     @classmethod
     def setup_anndata(
@@ -202,7 +209,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         """
         self._require_trained()
         data = self._data(adata)
-        key = key_added or self._key
+        key = self._key if key_added is None else _validate.check_new_key(key_added, argument="key_added")
         latent = self.get_latent_representation(data)
         own_data(data)
         data.obsm[_keys.latent(key)] = latent
@@ -211,33 +218,14 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         logger.info("Wrote `obsm[%r]` and `uns[%r]`.", _keys.latent(key), key)
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> Self:
-        """Load a saved model. No code from the folder is run.
+    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:  # type: ignore[override]
+        spec = CellsSpec(**registry["setup_args"])
+        state = registry["field_registries"][cls._field_key]["state_registry"]
+        read_cells(data, spec, training=False, genes=state["gene_names"])
+        own_data(data)
+        setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
+        cls._register(data, CellsField(spec), setup, source=registry)
 
-        Parameters
-        ----------
-        dir_path
-            Folder written by :meth:`save`.
-        adata
-            Object to go on with, set up like the data of training; None to predict for others alone.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no saved model.
-        ValueError
-            If it is damaged, of another class or format, or if `adata` has other genes or dimensions.
-        """
-        tensors, meta = cls._read_saved(dir_path)
-        registry = cls._saved_registry(CellsField.registry_key, meta["setup"], meta["state"])
-        if adata is not None:
-            spec = CellsSpec(**meta["setup"])
-            read_cells(adata, spec, training=False, genes=meta["state"]["gene_names"])
-            own_data(adata)
-            setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
-            cls._register(adata, CellsField(spec), setup, source=registry)
-        model = cls(adata, **meta["arguments"], registry=registry)
-        with local_seed(None):  # weights are drawn before they are read
-            sizes = (len(tensors[f"{of}.position"]) for of in ("places", "references"))
-            model._restore(model._make_module(*sizes), tensors, meta)
-        return model
+    def _module_of(self, tensors: Mapping[str, Tensor]) -> MaskedDiffusionModule:
+        n_places, n_references = (len(tensors[f"{of}.position"]) for of in ("places", "references"))
+        return self._make_module(n_places, n_references)

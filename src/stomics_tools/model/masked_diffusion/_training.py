@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
-from anndata import AnnData
 from torch.utils.data import DataLoader, SequentialSampler
 
 from stomics_tools import _validate
@@ -43,6 +43,8 @@ class MaskedDiffusionTraining(SpatialModel):
         weight_decay: float = 1e-2,
         ema_decay: float = 0.995,
         patience: int | None = None,
+        early_stopping: bool | None = None,
+        early_stopping_patience: int | None = None,
         clip_grad: float | None = 1.0,
         seed: int | None = None,
         checkpoint_dir: str | Path | None = None,
@@ -50,7 +52,10 @@ class MaskedDiffusionTraining(SpatialModel):
         key_added: str | None = "masked_diffusion",
         **fit_kwargs: Any,
     ) -> None:
-        """Train on all slices of the object of setup, from new weights.
+        """Train on all slices of the object of setup.
+
+        The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are, with a
+        new optimiser, for `max_epochs` more.
 
         Parameters
         ----------
@@ -64,6 +69,8 @@ class MaskedDiffusionTraining(SpatialModel):
             Share of the running average of the weights that a step keeps; the average is what is used afterwards.
         patience
             Stop when the training loss has not fallen for so many epochs.
+        early_stopping, early_stopping_patience
+            The same in the words of scvi-tools: True is a `patience` of 45 epochs, or of `early_stopping_patience`.
         clip_grad
             Largest norm of the gradient.
         seed
@@ -85,10 +92,11 @@ class MaskedDiffusionTraining(SpatialModel):
         TypeError, ValueError
             If an argument cannot be used, or `ckpt_path` is of a run with other arguments, data or seed.
         """
-        seed = self._check_training(max_epochs, seed, patience, clip_grad)
+        patience = self._patience(patience, early_stopping, early_stopping_patience)
+        max_epochs, seed = self._check_training(max_epochs, seed, patience, clip_grad, key_added)
         _validate.check_integer(batch_size, argument="batch_size")
-        _validate.check_number(lr, argument="lr", low=0, open_low=True)
-        _validate.check_number(weight_decay, argument="weight_decay", low=0)
+        lr = _validate.check_number(lr, argument="lr", low=0, open_low=True)
+        weight_decay = _validate.check_number(weight_decay, argument="weight_decay", low=0)
         cells = read_cells(self._data(), self._spec, genes=self._state["gene_names"])
         average = EMA(ema_decay)
         how = {"max_epochs": max_epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
@@ -100,46 +108,54 @@ class MaskedDiffusionTraining(SpatialModel):
         }
         if ckpt_path is not None:
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
-        with local_seed(seed):
-            module = self._make_module(n_places(cells.n_obs), min(MAX_REFERENCES, cells.n_obs))
-        with local_seed(seed):  # the priors are the same whatever the network draws for its weights
-            slices = training_slices(module, cells, self._state, seed)
-            fit_position_prior(module, slices)
-            fit_neighbor_prior(module, slices)
-        loader = self._loader(module, slices, cells, batch_size)
+        if self.is_trained_ and meta["data"] != self._trained_on:
+            raise ValueError(
+                "The data changed since the model was trained on them, and cells of the old ones are a part of it. "
+                f"Make a new {type(self).__name__}."
+            )
 
         def optimizer(parameters: Any) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
 
-        plan = MiniBatchPlan(module, optimizer, meta=meta)
-        history = fit(
-            plan,
-            loader,
-            max_epochs=max_epochs,
-            seed=seed,
-            patience=patience,
-            clip_grad=clip_grad,
-            checkpoint_dir=checkpoint_dir,
-            ckpt_path=ckpt_path,
-            callbacks=[average, *fit_kwargs.pop("callbacks", ())],
-            **fit_kwargs,
-        )
-        average.copy_to(module)
-        with local_seed(seed):
-            module.eval().weigh(batch for _ in range(_VISITS_OF_HELD_OUT) for batch in loader)
-        self.module, self.history_ = module.eval().to(plan.trained_on), history
-        self.is_trained_ = True
-        self._trained_on = cells.fingerprint()
-        self._train_args = {**how, "ema_decay": ema_decay, "seed": seed}
+        with self._all_or_nothing():
+            with local_seed(seed):
+                # An interrupted training leaves the module that there is as it was.
+                module = copy.deepcopy(self.module).cpu() if self.is_trained_ else self._new_module(cells)
+            with local_seed(seed):  # the priors are the same whatever the network draws for its weights
+                slices = training_slices(module, cells, self._state, seed)
+                if not self.is_trained_:
+                    fit_position_prior(module, slices)
+                    fit_neighbor_prior(module, slices)
+            loader = self._loader(module, slices, cells, batch_size)
+            plan = MiniBatchPlan(module, optimizer, meta=meta)
+            self.history_ = fit(
+                plan,
+                loader,
+                max_epochs=max_epochs,
+                seed=seed,
+                patience=patience,
+                clip_grad=clip_grad,
+                checkpoint_dir=checkpoint_dir,
+                ckpt_path=ckpt_path,
+                callbacks=[average, *fit_kwargs.pop("callbacks", ())],
+                history=self.history_,
+                **fit_kwargs,
+            )
+            average.copy_to(module)
+            with local_seed(seed):
+                module.eval().weigh(batch for _ in range(_VISITS_OF_HELD_OUT) for batch in loader)
+            self.module = module.eval().to(plan.trained_on)
+            self.is_trained_ = True
+            self._trained_on = meta["data"]
+            self._train_args = {**how, "ema_decay": ema_decay, "seed": seed}
         if key_added is not None:
             self.write_results(key_added=key_added)
 
-    def _data(self, adata: AnnData | None = None) -> AnnData:
-        """`adata`, or the object of setup."""
-        data = self.adata if adata is None else adata
-        if data is None:
-            raise ValueError("This model was loaded without data: name `adata`, or give it to `load`.")
-        return data
+    def _draw_module(self) -> MaskedDiffusionModule:
+        return self._new_module(read_cells(self._data(), self._spec, genes=self._state["gene_names"]))
+
+    def _new_module(self, cells: Cells) -> MaskedDiffusionModule:
+        return self._make_module(n_places(cells.n_obs), min(MAX_REFERENCES, cells.n_obs))
 
     def _loader(self, module: MaskedDiffusionModule, slices: Any, cells: Cells, batch_size: int) -> DataLoader:
         n_sets = max(_LEAST_SETS, -(-cells.n_obs // self._settings.n_window))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools import _validate
+from stomics_tools._params import plain_arguments
 from stomics_tools.model.praga_spike._after_training import AfterTraining
 from stomics_tools.model.praga_spike._compress import is_packed
 from stomics_tools.model.praga_spike._presets import resolve
@@ -111,6 +113,8 @@ class PRAGASpike(AfterTraining):
     standardize
         Of ``preset="praga"``: center every feature and scale each modality as a whole to unit variance, as the default
         model always does.
+    registry
+        Record of setup of a saved model, see :meth:`load`.
 
     Arguments that are None take the value of the preset.
 
@@ -136,7 +140,7 @@ class PRAGASpike(AfterTraining):
 
     def __init__(
         self,
-        adata: AnnData | MuData,
+        adata: AnnData | MuData | None,
         *,
         preset: str | None = None,
         data_type: str = "10x",
@@ -170,14 +174,15 @@ class PRAGASpike(AfterTraining):
         distill_weight: float | None = None,
         feature_weights: FeatureWeights | None = None,
         standardize: bool | None = None,
+        registry: dict[str, Any] | None = None,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "adata", "__class__")}
-        super().__init__(adata)
+        arguments = plain_arguments(locals())
+        super().__init__(adata, registry)
         names = list(self._spec.modalities)
         if loss_weights is not None:
-            arguments["loss_weights"] = _in_order(loss_weights, names)
+            arguments["loss_weights"] = _in_order(arguments["loss_weights"], names)
         if attention_windows is not None:
-            arguments["attention_windows"] = tuple(attention_windows)
+            arguments["attention_windows"] = tuple(arguments["attention_windows"])
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
         _validate.check_effects(
@@ -188,7 +193,8 @@ class PRAGASpike(AfterTraining):
         weights = {name: self._settings.weight_of(i) for i, name in enumerate(names)}
         kind = Published if isinstance(self._settings, PragaSettings) else Spiking
         self._method = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
-        self._method.check_sizes(self._read(None))
+        if self.adata is not None:
+            self._method.check_sizes(self._read(None))
         self._model_summary_string = (
             f"PRAGASpike with modalities {names}, n_latent: {self._settings.n_latent}, preset: {preset}"
         )
@@ -202,6 +208,8 @@ class PRAGASpike(AfterTraining):
         weight_decay: float | None = None,
         optimizer: Optimizer | None = None,
         patience: int | None = None,
+        early_stopping: bool | None = None,
+        early_stopping_patience: int | None = None,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
         distill_from: PRAGASpike | None = None,
@@ -231,6 +239,9 @@ class PRAGASpike(AfterTraining):
             ``"sgd"`` (momentum 0.9) or ``"adam"``.
         patience
             Stop when the training loss has not fallen for so many epochs.
+        early_stopping, early_stopping_patience
+            The same in the words of scvi-tools: True is a `patience` of 45 epochs, or of `early_stopping_patience`; False
+            turns the one of a preset off.
         clip_grad
             Largest norm of the gradient.
         scheduler
@@ -272,8 +283,9 @@ class PRAGASpike(AfterTraining):
             raise ValueError(
                 "`distill_weight` has no effect without a teacher. Give `train(distill_from=)`, or leave it out."
             )
+        patience = self._patience(patience, early_stopping, early_stopping_patience)
         settings = self._settings.replaced(
-            max_epochs=max_epochs,
+            max_epochs=None if max_epochs is None else _validate.check_whole(max_epochs, argument="max_epochs"),
             lr=lr,
             weight_decay=weight_decay,
             optimizer=optimizer,
@@ -281,8 +293,9 @@ class PRAGASpike(AfterTraining):
             clip_grad=clip_grad,
             scheduler=scheduler,
         )
-        self._teacher = self._targets_of(distill_from)
-        self._optimizer = {name: getattr(settings, name) for name in ("lr", "weight_decay", "optimizer")}
+        if early_stopping is False:
+            settings = replace(settings, patience=None)
+        how = {name: getattr(settings, name) for name in ("lr", "weight_decay", "optimizer")}
         self._fit(
             max_epochs=settings.max_epochs,
             seed=seed,
@@ -295,7 +308,8 @@ class PRAGASpike(AfterTraining):
             checkpoint_every=checkpoint_every,
             ckpt_path=ckpt_path,
             key_added=key_added,
-            train_args=self._optimizer,
+            train_args=how,
+            attributes={"_optimizer": how, "_teacher": self._targets_of(distill_from)},
             **trainer_kwargs,
         )
 

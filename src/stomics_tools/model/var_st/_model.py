@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 
-from stomics_tools import _keys
-from stomics_tools._params import plain_params
+from stomics_tools import _keys, _validate
+from stomics_tools._params import plain_arguments, plain_params
 from stomics_tools.data import ImageSpec, read_image_spots
 from stomics_tools.data._image_field import ImageSpotsField
 from stomics_tools.data._matrix import dense_matrix
 from stomics_tools.model._objects import own_data, write_expression
+from stomics_tools.model.var_st._module import VarSTModule
 from stomics_tools.model.var_st._parameters import parameter_table
 from stomics_tools.model.var_st._predictions import VarSTPredictions
 from stomics_tools.model.var_st._settings import Head, Likelihood, Quantization, Size, Tree, resolve
@@ -93,6 +93,7 @@ class VARST(VarSTPredictions):
     """
 
     _key: ClassVar[str] = "var_st"
+    _field_key: ClassVar[str] = ImageSpotsField.registry_key
 
     def __init__(
         self,
@@ -123,12 +124,14 @@ class VARST(VarSTPredictions):
         use_coordinates: bool | None = None,
         registry: dict[str, Any] | None = None,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "adata", "size", "registry", "__class__")}
+        given = plain_arguments(locals())
+        del given["size"]
         super().__init__(adata, registry)
-        args = self.registry["setup_args"]
-        self._spec = ImageSpec(**{**args, "covariate_keys": tuple(args["covariate_keys"] or ())})
+        self._spec = _spec(self.registry["setup_args"])
         self._settings = resolve(size, given)
         self._size = size
+        n_genes, n_features = len(self._state["gene_names"]), self._state["n_features"]
+        self._model_summary_string = f"VARST of {n_genes} genes from {n_features} image features, size: {size}"
         if (self._settings.n_neighbors or self._settings.use_coordinates) and self._spec.spatial_key is None:
             raise ValueError(
                 "`n_neighbors` and `use_coordinates` need coordinates. Name them in `setup_anndata(spatial_key=...)`."
@@ -227,8 +230,8 @@ class VARST(VarSTPredictions):
             ``"gene_names"``, if there are arrays in ``obsm``: the genes of their columns.
         """
         self._require_trained()
-        data = self.adata if adata is None else adata
-        key = key_added or self._key
+        data = self._data(adata)
+        key = self._key if key_added is None else _validate.check_new_key(key_added, argument="key_added")
         expected = self.predict(data)
         lower, upper = self.interval(data, level)
         latent = self.get_latent_representation(data)
@@ -274,37 +277,22 @@ class VARST(VarSTPredictions):
         self._require_trained()
         return parameter_table(self.module)
 
-    # ---------------------------------------------------------------- loading
+    # ------------------------------------------------- what the base asks for
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> Self:
-        """Load a saved model. No code from the folder is run.
+    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:  # type: ignore[override]
+        spec = _spec(registry["setup_args"])
+        state = registry["field_registries"][cls._field_key]["state_registry"]
+        read_image_spots(data, spec, expression=True, state=state)
+        own_data(data)
+        setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
+        cls._register(data, ImageSpotsField(spec), setup, source=registry)
 
-        Parameters
-        ----------
-        dir_path
-            Folder written by :meth:`save`.
-        adata
-            Object to go on with, set up like the data of training; None to predict for others alone.
+    def _module_of(self, tensors: Mapping[str, torch.Tensor]) -> VarSTModule:
+        self._stage1_trained = self._stage2_begun = True
+        n_folds = tensors["mean.layers.1.weight"].shape[0] - self._settings.n_members
+        return self._make_module(n_folds, len(tensors["smooth.landmarks"]), tensors["tree"])
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no saved model.
-        ValueError
-            If it is damaged, of another class or format, or if `adata` has other genes or features.
-        """
-        tensors, meta = cls._read_saved(dir_path)
-        registry = cls._saved_registry(ImageSpotsField.registry_key, meta["setup"], meta["state"])
-        if adata is not None:
-            spec = ImageSpec(**{**meta["setup"], "covariate_keys": tuple(meta["setup"]["covariate_keys"])})
-            read_image_spots(adata, spec, expression=True, state=meta["state"])
-            own_data(adata)
-            setup = {name: registry[name] for name in ("model_name", "setup_method_name", "setup_args")}
-            cls._register(adata, ImageSpotsField(spec), setup, source=registry)
-        model = cls(adata, **meta["arguments"], registry=registry)
-        n_folds = tensors["mean.layers.1.weight"].shape[0] - model._settings.n_members
-        module = model._make_module(n_folds, len(tensors["smooth.landmarks"]), tensors["tree"])
-        model._restore(module, tensors, meta)
-        model._stage1_trained = True
-        return model
+
+def _spec(setup: dict[str, Any]) -> ImageSpec:
+    return ImageSpec(**{**setup, "covariate_keys": tuple(setup["covariate_keys"] or ())})

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stomics_tools._random import local_seed
 from stomics_tools.data import ImageSpec, ImageSpots, check_same_unit, log_cp10k, read_image_spots
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
@@ -39,13 +38,9 @@ class VarSTNetworks(SpatialModel):
 
         An object that is given needs places and sections only where predictions depend on them.
         """
-        data, spec = adata, self._spec
-        if data is None:
-            data = self.adata
-        elif expression or not self.uses_coordinates:
+        data, spec = self._data(adata), self._spec
+        if adata is not None and (expression or not self.uses_coordinates):
             spec = replace(spec, spatial_key=None, patient_key=None, section_key=None)
-        if data is None:
-            raise ValueError("`adata`: this model was loaded without data. Give the object to work on.")
         return read_image_spots(data, spec, expression=expression, state=self._state)
 
     def _expression(self, spots: ImageSpots) -> tuple[np.ndarray, np.ndarray | None]:
@@ -96,7 +91,10 @@ class VarSTNetworks(SpatialModel):
             n_landmarks=n_landmarks,
         )
 
-    def _begin(self, spots: ImageSpots, folds: Folds, seed: int) -> None:
+    def _draw_module(self) -> VarSTModule:
+        return self._new_module(*self._training_spots())
+
+    def _new_module(self, spots: ImageSpots, folds: Folds) -> VarSTModule:
         """New networks, with what is known of the training data before training: scales, means, the tree of genes."""
         expression, _ = self._expression(spots)
         mean, sd = np.nanmean(expression, axis=0), np.nanstd(expression, axis=0)
@@ -109,12 +107,12 @@ class VarSTNetworks(SpatialModel):
             tree = ordered_tree(expression.shape[1], scales)
         # Genes that are alike throughout make fewer groups than asked for: a scale without groups of its own goes.
         tree = tree[np.append(np.diff(tree.max(axis=1)) > 0, True)]
-        with local_seed(seed):
-            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
-        start_linear(self.module.stage1, standardized, tree)
-        self.module.scaling.fit(spots.features)
+        module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), torch.as_tensor(tree))
+        start_linear(module.stage1, standardized, tree)
+        module.scaling.fit(spots.features)
         for name, value in (("mean", mean), ("sd", sd), ("low", np.nanmin(expression, axis=0))):
-            getattr(self.module, f"gene_{name}").copy_(torch.as_tensor(value))
+            getattr(module, f"gene_{name}").copy_(torch.as_tensor(value))
+        return module
 
     def _training_spots(self) -> tuple[ImageSpots, Folds]:
         spots = self._read(expression=True)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 N_NEAREST = 10
 _N_AVERAGED = 50
 _BLOCK = 4096
+_USUAL = 0.9
+_SMOOTH = {"relative_width": 10.0, "penalty": 3.0}
 
 
 class SmoothRegression(nn.Module):
@@ -93,3 +95,25 @@ class SmoothRegression(nn.Module):
 def novelty(distance: Tensor, usual: Tensor) -> Tensor:
     """See :meth:`SmoothRegression.novelty`: ``(b,)`` to ``(b, 1)``."""
     return ((distance / usual - 1) / 0.25).clamp(0, 1)[:, None]
+
+
+def fit_left_out(regression: SmoothRegression, inputs: Tensor, x: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit a smooth regression to inputs ``(n_obs, n_inputs)``, expression ``(n_obs, n_genes)`` and folds ``(n_obs,)``.
+
+    Returns
+    -------
+    What one fitted to the other folds says of each fold, ``(n_obs, n_genes)``, and how strange its spots are to that one,
+    ``(n_obs, 1)``: nine of ten are not.
+    """
+    regression.fit(inputs, x, **_SMOOTH)
+    left_out, distance = torch.empty_like(x), torch.empty(len(x))
+    for number in range(int(fold.max()) + 1):
+        here = fold == number
+        n_landmarks = min(len(regression.landmarks), int((~here).sum()))
+        other = SmoothRegression(n_landmarks, inputs.shape[1], x.shape[1])
+        other.fit(inputs[~here], x[~here], **_SMOOTH)
+        blocks = inputs[here].split(1024)
+        left_out[here] = torch.cat([other(block) for block in blocks])
+        distance[here] = torch.cat([other.distance(block) for block in blocks])
+    regression.usual_distance.copy_(distance.quantile(_USUAL).clamp(min=1e-6))
+    return left_out, novelty(distance, regression.usual_distance)

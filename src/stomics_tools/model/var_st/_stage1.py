@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from stomics_tools import __version__
+from stomics_tools import __version__, _validate
 from stomics_tools._random import local_seed
 from stomics_tools.data import ImageSpots
 from stomics_tools.model._files import read_model, write_model
@@ -20,6 +21,8 @@ from stomics_tools.model.var_st._health import codebook_report
 from stomics_tools.model.var_st._module import MAX_LANDMARKS
 from stomics_tools.model.var_st._networks import VarSTNetworks
 from stomics_tools.train import seed_or_default
+
+logger = logging.getLogger("stomics_tools")
 
 _SETTINGS = ("scales", "quantizer", "n_codes", "n_field", "n_components", "likelihood")
 
@@ -33,6 +36,7 @@ class VarSTStage1(VarSTNetworks):
     """What can be done with stage 1 of :class:`~stomics_tools.model.VARST` alone."""
 
     _stage1_trained: bool = False
+    _stage2_begun: bool = False
 
     def _require_stage1(self) -> None:
         if not self._stage1_trained:
@@ -55,6 +59,18 @@ class VarSTStage1(VarSTNetworks):
         expression = torch.as_tensor(self._expression(self._read(adata, expression=True))[0])
         x, measured = self.module.standardize(expression.to(self.device))
         return codebook_report(self._codes(x, measured).cpu(), self.module.stage1)
+
+    def _warn_of_codes(self) -> None:
+        report = self.codebook_report()
+        worst = report["perplexity"] / report[["n_codes", "n_tokens"]].min(axis=1)
+        if worst.min() < 0.1:
+            scale = str(worst.idxmin())
+            logger.warning(
+                "Scale %s uses its codes poorly (perplexity %.0f of %.0f). Train stage 1 longer, or lower `n_codes`.",
+                scale,
+                report["perplexity"][scale],
+                report["n_codes"][scale],
+            )
 
     def save_stage1(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
         """Save stage 1 alone, for other models of the same genes, as safetensors and JSON.
@@ -86,7 +102,7 @@ class VarSTStage1(VarSTNetworks):
         ValueError
             If it is damaged, or of other genes, dimensions or data.
         """
-        seed = seed_or_default(seed)
+        seed = _validate.check_integer(seed_or_default(seed), argument="seed", minimum=0)
         tensors, meta = read_model(dir_path)
         if meta.get("model") != "VARST stage 1":
             raise ValueError(f"`dir_path`: {str(dir_path)!r} holds a {meta.get('model')}, not a stage 1 of VARST.")
@@ -106,18 +122,19 @@ class VarSTStage1(VarSTNetworks):
                 )
         spots, folds = self._training_spots()
         self._expression(spots)
-        self._build_on(tensors, spots, folds, seed)
-        self._trained_on = spots.fingerprint()
-        self._train_args, self.history_ = {"stage1": "loaded", "seed": seed}, {}
+        with self._all_or_nothing():
+            self._build_on(tensors, spots, folds, seed)
+            self._trained_on = spots.fingerprint()
+            self._train_args, self.history_ = {"stage1": "loaded", "seed": seed}, {}
 
     def _build_on(self, stage1: dict[str, Tensor], spots: ImageSpots, folds: Folds, seed: int) -> None:
         """New networks around a trained stage 1."""
         with local_seed(seed):
-            self.module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), stage1["tree"].cpu())
-        self.module.scaling.fit(spots.features)
-        self.module.load_state_dict({**self.module.state_dict(), **stage1})
-        self.module.eval()
-        self._stage1_trained, self.is_trained_ = True, False
+            module = self._make_module(folds.number, min(MAX_LANDMARKS, spots.n_obs), stage1["tree"].cpu())
+        module.scaling.fit(spots.features)
+        module.load_state_dict({**module.state_dict(), **stage1})
+        self.module = module.eval()
+        self._stage1_trained, self._stage2_begun, self.is_trained_ = True, False, False
 
     def _stage1_tensors(self) -> dict[str, Tensor]:
         return stage1_of(self.module.state_dict())
