@@ -281,7 +281,7 @@ def test_logarithms_are_refused_where_counts_were_fitted(train, recipe, key, arg
     counts = logs.X.copy()
     sc.pp.normalize_total(logs)
     sc.pp.log1p(logs)
-    with pytest.raises(ValueError, match=r"prepares raw counts, and `adata.X` holds none \(logarithms"):
+    with pytest.raises(ValueError, match=r"prepares raw counts, but `adata.X` holds fractions, such as logarithms"):
         recipe(logs, reference=train)
     assert not logs.obsm
     logs.layers["raw_counts"] = counts
@@ -292,6 +292,32 @@ def test_logarithms_are_refused_where_counts_were_fitted(train, recipe, key, arg
     np.testing.assert_array_equal(logs.obsm[key], expected)
     logs.layers["counts"] = counts  # the usual name is found
     np.testing.assert_array_equal(recipe(logs, reference=train, copy=True).obsm[key], expected)
+
+
+@each_recipe
+def test_corrected_counts_are_counts_if_the_user_says_so(train, recipe, key, arguments):
+    recipe(train, **arguments)
+    new = tissue(40, 1)
+    new.X = new.X * 1.01  # corrected for background, say
+    with pytest.raises(ValueError, match="corrected ones, say: `st.pp.*counts=True"):
+        recipe(new, reference=train)
+    recipe(new, reference=train, counts=True)
+    whole = recipe(tissue(40, 1), reference=train, copy=True)
+    assert np.corrcoef(new.obsm[key][:, 0], whole.obsm[key][:, 0])[0, 1] > 0.99
+    with pytest.warns(UserWarning, match="fractional values"):
+        recipe(new, **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        recipe(new, counts=True, **arguments)
+    with pytest.raises(ValueError, match="values that are not whole, as the data of its fit were, but .*whole counts"):
+        recipe(train, reference=new)
+    recipe(train, reference=new, counts=True)
+    with pytest.raises(ValueError, match="`counts=False`: the recipes take counts"):
+        recipe(train, counts=False)
+    for value, message in ((-1.0, "negative values"), (np.nan, "NaN or infinite values")):
+        new.X[0, 0] = value
+        with pytest.raises(ValueError, match=f"`adata.X` holds {message}"):
+            recipe(new, reference=train, counts=True)
 
 
 def test_counts_in_raw_are_named(train):

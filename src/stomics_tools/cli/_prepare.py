@@ -70,7 +70,7 @@ def prepare(name: str, adata: AnnData, *, seed: int, counts: bool | None = None)
         values, where = expression_matrix(adata, layer)
         check_measured(adata, name, values)
         if decide_counts(values, counts, argument="layer", where=where):
-            _RECIPES[kind](adata, layer=layer, seed=seed, key_added=key)
+            _RECIPES[kind](adata, layer=layer, counts=counts, seed=seed, key_added=key)
             how = f"recipe pp.{kind} on counts"
         else:
             _scaled_components(adata, key, values, seed=seed)

@@ -197,12 +197,12 @@ def _has_variance(values: Any, entry: Any) -> bool:
 
 
 def find_counts(
-    adata: AnnData, layer: str | None, recipe: Recipe, *, argument: str, where: str
+    adata: AnnData, layer: str | None, recipe: Recipe, *, counts: bool | None = None, argument: str, where: str
 ) -> tuple[sparse.csr_matrix, str]:
     """Counts that a recipe can prepare, as CSR, and their name in messages.
 
     Without a `layer` they are looked for in the layer that the recipe was fitted on, in ``X``, and in the layer
-    ``"counts"``.
+    ``"counts"``. With `counts` the first of these are counts, whole or not.
 
     Raises
     ------
@@ -219,26 +219,29 @@ def find_counts(
     else:
         usual = dict.fromkeys([recipe.layer, None, _COUNTS])
         places = [place for place in usual if place is None or place in adata.layers]
-    looked, values_found = [], False
+    looked = []
     for place in places:
         raw = adata.X if place is None else adata.layers[place]
         label = f"{where}.X" if place is None else f"{where}.layers[{place!r}]"
         if raw is None:
             continue
-        looked.append(label)
         values = sparse.csr_matrix(open_matrix(raw, argument=argument, where=label))
-        data = values.data
-        finite = bool(np.isfinite(data).all()) and not (data.size and data.min() < 0)
-        if finite and recipe.whole == are_counts(values):
+        whole = are_counts(values)
+        if not np.isfinite(values.data).all():
+            found = "NaN or infinite values"
+        elif values.nnz and values.data.min() < 0:
+            found = "negative values"
+        elif counts or whole == recipe.whole:
             return values, label
-        values_found |= finite
-    what = "raw counts" if recipe.whole else "values that are not whole, as the data of the fit were"
-    found = " and ".join(f"`{label}`" for label in looked) if looked else f"`{where}.X`, which is empty,"
-    holds = "holds" if len(looked) < 2 else "hold"
+        else:
+            found = "whole counts" if whole else "fractions, such as logarithms"
+        looked.append(f"`{label}` holds {found}")
+    what = "raw counts" if recipe.whole else "values that are not whole, as the data of its fit were"
+    cure = where_counts_are(adata, where) if recipe.whole else " Prepare the data by a recipe fitted on such values."
+    if any("counts" in found or "fractions" in found for found in looked):
+        cure += f" If they are counts, corrected ones, say: `st.pp.{recipe.kind}(..., reference=..., counts=True)`."
     raise ValueError(
-        f"`{argument}`: the recipe prepares {what}, and {found} {holds} none"
-        f"{' (logarithms or other fractions)' if recipe.whole and values_found else ''}."
-        f"{where_counts_are(adata, where) if recipe.whole else ' Prepare the data by a recipe fitted on such values.'}"
+        f"`{argument}`: the recipe prepares {what}, but {' and '.join(looked) or f'`{where}.X` is empty'}.{cure}"
     )
 
 

@@ -11,12 +11,13 @@ from sklearn.utils.extmath import randomized_svd
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_annotated, check_integer
-from stomics_tools.data._log_counts import are_counts
 from stomics_tools.data._recipe import Recipe, columns, inverse_document_frequency, tf_idf
 from stomics_tools.pp._matrix import (
     Components,
     cap_components,
     check_key_added,
+    check_stated,
+    check_whole,
     read_counts,
     write_components,
 )
@@ -27,6 +28,7 @@ def atac(
     adata: AnnData,
     *,
     layer: str | None = None,
+    counts: bool | None = None,
     n_comps: int = 50,
     seed: int = 0,
     reference: AnnData | Recipe | str | Path | None = None,
@@ -46,6 +48,9 @@ def atac(
     layer
         Layer of the counts. Default: ``X``; with `reference` the layer that it was fitted on, ``X`` or ``"counts"``,
         whichever holds counts first.
+    counts
+        True: the values are counts, also if they are not whole, such as counts corrected for background. By default whole,
+        non-negative values are; others are met by a warning, and by an error where `reference` was fitted on counts.
     n_comps
         Number of components that are kept; fewer if there are fewer spots or peaks.
     seed
@@ -77,24 +82,27 @@ def atac(
         If a few peaks of `reference` are missing.
     """
     check_annotated(adata, mudata=False)
+    check_stated(counts)
     if reference is not None:
         given = {"n_comps": (n_comps, 50), "seed": (seed, 0)}
-        return prepare_alike(adata, "atac", reference, given, layer=layer, key_added=key_added, copy=copy)
+        return prepare_alike(
+            adata, "atac", reference, given, layer=layer, counts=counts, key_added=key_added, copy=copy
+        )
     check_integer(n_comps, argument="n_comps")
     check_key_added(key_added)
-    counts, _ = read_counts(adata, layer)
-    whole = are_counts(counts)
+    values, where = read_counts(adata, layer)
+    whole = check_whole(values, adata, where, counts)
 
     start = logg.info("computing components of chromatin")
     n_comps = cap_components(n_comps, adata.shape)
-    idf = inverse_document_frequency(counts)
+    idf = inverse_document_frequency(values)
     used = np.flatnonzero(idf)  # a peak without counts says nothing, here and in other data
-    x = tf_idf(columns(counts, used), idf[used])
-    _, values, vectors = randomized_svd(x, n_comps + 1, random_state=seed)
+    x = tf_idf(columns(values, used), idf[used])
+    _, singular, vectors = randomized_svd(x, n_comps + 1, random_state=seed)
     recipe = Recipe(
         "atac",
         features=tuple(adata.var_names.astype(str)[used]),
-        loadings=(vectors.T / np.where(values > 0, values, 1.0)).astype(np.float32),
+        loadings=(vectors.T / np.where(singular > 0, singular, 1.0)).astype(np.float32),
         whole=whole,
         layer=layer,
         idf=idf[used],

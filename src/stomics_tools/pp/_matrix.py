@@ -42,17 +42,27 @@ def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> 
     return counts, where
 
 
-def check_whole(counts: sparse.csr_matrix, adata: AnnData, where: str) -> bool:
-    """Whether counts are whole numbers; warns if they are not."""
-    whole = are_counts(counts)
-    if not whole:
+def check_whole(values: sparse.csr_matrix, adata: AnnData, where: str, counts: bool | None) -> bool:
+    """Whether counts are whole numbers; warns if they are not, unless the user says that they are `counts`."""
+    whole = are_counts(values)
+    if not whole and not counts:
         warnings.warn(
-            f"`layer`: `{where}` holds fractional values, but this recipe is made for raw counts."
-            f"{where_counts_are(adata)}",
+            f"`layer`: `{where}` holds fractional values, but this recipe is made for raw counts (`counts=True` for "
+            f"corrected ones).{where_counts_are(adata)}",
             UserWarning,
             stacklevel=3,
         )
     return whole
+
+
+def check_stated(counts: bool | None) -> None:
+    """Raise unless `counts` is True or None: the recipes take nothing else."""
+    if counts is not None and not isinstance(counts, bool | np.bool_):
+        raise TypeError(f"`counts` must be True or None, found {counts!r}.")
+    if counts is not None and not counts:
+        raise ValueError(
+            "`counts=False`: the recipes take counts. For components of values as they are use `scanpy.pp.pca`."
+        )
 
 
 def _share_of_totals(counts: Any, adata: AnnData) -> float:

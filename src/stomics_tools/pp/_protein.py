@@ -11,11 +11,12 @@ from scanpy import logging as logg
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_annotated, check_integer
-from stomics_tools.data._log_counts import are_counts
 from stomics_tools.data._recipe import Recipe, centred_log_ratio, columns
 from stomics_tools.pp._matrix import (
     cap_components,
     check_key_added,
+    check_stated,
+    check_whole,
     principal_components,
     read_counts,
     write_components,
@@ -27,6 +28,7 @@ def protein(
     adata: AnnData,
     *,
     layer: str | None = None,
+    counts: bool | None = None,
     scale: bool = False,
     n_comps: int | None = None,
     seed: int = 0,
@@ -46,6 +48,9 @@ def protein(
     layer
         Layer of the counts. Default: ``X``; with `reference` the layer that it was fitted on, ``X`` or ``"counts"``,
         whichever holds counts first.
+    counts
+        True: the values are counts, also if they are not whole, such as counts corrected for background. By default whole,
+        non-negative values are; others are met by a warning, and by an error where `reference` was fitted on counts.
     scale
         Divide each protein by its standard deviation.
     n_comps
@@ -81,18 +86,21 @@ def protein(
         If a protein of `reference` is missing.
     """
     check_annotated(adata, mudata=False)
+    check_stated(counts)
     if reference is not None:
         given = {"scale": (scale, False), "n_comps": (n_comps, None), "seed": (seed, 0)}
-        return prepare_alike(adata, "protein", reference, given, layer=layer, key_added=key_added, copy=copy)
+        return prepare_alike(
+            adata, "protein", reference, given, layer=layer, counts=counts, key_added=key_added, copy=copy
+        )
     if n_comps is not None:
         check_integer(n_comps, argument="n_comps")
     check_key_added(key_added)
-    counts, _ = read_counts(adata, layer)
-    whole = are_counts(counts)
+    values, where = read_counts(adata, layer)
+    whole = check_whole(values, adata, where, counts)
 
     start = logg.info("computing components of proteins")
     n_comps = cap_components(min(50, *(n - 1 for n in adata.shape)) if n_comps is None else n_comps, adata.shape)
-    x = centred_log_ratio(columns(counts, np.arange(adata.n_vars)))
+    x = centred_log_ratio(columns(values, np.arange(adata.n_vars)))
     components = principal_components(x, n_comps, scale=scale, seed=seed)
     recipe = Recipe(
         "protein",

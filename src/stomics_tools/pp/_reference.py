@@ -98,6 +98,7 @@ def prepare_alike(
     given: Mapping[str, tuple[Any, Any]],
     *,
     layer: str | None,
+    counts: bool | None,
     key_added: str,
     copy: bool,
 ) -> AnnData | None:
@@ -116,9 +117,10 @@ def prepare_alike(
         )
     check_key_added(key_added)
     recipe = _find(reference, kind, key_added)
-    counts, where = find_counts(adata, layer, recipe, argument="adata" if layer is None else "layer", where="adata")
+    argument = "adata" if layer is None else "layer"
+    values, where = find_counts(adata, layer, recipe, counts=counts, argument=argument, where="adata")
     start = logg.info(f"preparing {kind} like the reference")
-    scores = recipe.transform(counts, adata.var_names, argument="adata", where=where)
+    scores = recipe.transform(values, adata.var_names, argument="adata", where=where)
     at = adata.var_names.astype(str).get_indexer(list(recipe.features))
     adata = adata.copy() if copy else adata
     params = {

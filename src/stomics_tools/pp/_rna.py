@@ -18,6 +18,7 @@ from stomics_tools.data._recipe import Recipe, columns, log_normalise
 from stomics_tools.pp._matrix import (
     cap_components,
     check_key_added,
+    check_stated,
     check_whole,
     principal_components,
     read_counts,
@@ -32,6 +33,7 @@ def rna(
     adata: AnnData,
     *,
     layer: str | None = None,
+    counts: bool | None = None,
     n_top_genes: int | None = 3000,
     batch_key: str | None = None,
     min_cells: int = 0,
@@ -56,6 +58,9 @@ def rna(
     layer
         Layer of the counts. Default: ``X``; with `reference` the layer that it was fitted on, ``X`` or ``"counts"``,
         whichever holds counts first.
+    counts
+        True: the values are counts, also if they are not whole, such as counts corrected for background. By default whole,
+        non-negative values are; others are met by a warning, and by an error where `reference` was fitted on counts.
     n_top_genes
         Genes to keep, those that vary most by ``flavor="seurat_v3"`` of :func:`scanpy.pp.highly_variable_genes`.
         All are kept if there are no more than that, or if this is ``None``.
@@ -112,6 +117,7 @@ def rna(
         `reference` are missing.
     """
     check_annotated(adata, mudata=False)
+    check_stated(counts)
     if reference is not None:
         given = {
             "n_top_genes": (n_top_genes, 3000),
@@ -122,7 +128,7 @@ def rna(
             "n_comps": (n_comps, 50),
             "seed": (seed, 0),
         }
-        return prepare_alike(adata, "rna", reference, given, layer=layer, key_added=key_added, copy=copy)
+        return prepare_alike(adata, "rna", reference, given, layer=layer, counts=counts, key_added=key_added, copy=copy)
     if n_top_genes is not None:
         check_integer(n_top_genes, argument="n_top_genes")
     check_integer(min_cells, argument="min_cells", minimum=0)
@@ -136,26 +142,26 @@ def rna(
             raise ValueError("`batch_key` has no effect with `n_top_genes=None`: no genes are chosen. Leave it out.")
         check_key(batch_key, adata.obs, argument="batch_key", where="adata.obs")
         batch = check_categories(adata.obs[batch_key], argument="batch_key", where=f"adata.obs[{batch_key!r}]")[0]
-    counts, where = read_counts(adata, layer)
-    whole = check_whole(counts, adata, where)
+    values, where = read_counts(adata, layer)
+    whole = check_whole(values, adata, where, counts)
     if whole:
-        warn_subset(counts, adata, where)
+        warn_subset(values, adata, where)
 
     start = logg.info("computing components of RNA")
-    genes = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(min_cells, 1)
-    counts = columns(counts, np.flatnonzero(genes))
-    variable = np.ones(counts.shape[1], dtype=bool)
+    genes = np.asarray((values > 0).sum(axis=0)).ravel() >= max(min_cells, 1)
+    values = columns(values, np.flatnonzero(genes))
+    variable = np.ones(values.shape[1], dtype=bool)
     if n_top_genes is not None and n_top_genes < len(variable):
-        variable = highly_variable(counts, n_top_genes, batch)
+        variable = highly_variable(values, n_top_genes, batch)
     n_comps = cap_components(n_comps, (adata.n_obs, int(variable.sum())))
-    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
     if target_sum is None:
         target_sum = 4.0 * float(np.median(totals[totals > 0]))
-    x = log_normalise(columns(counts, np.flatnonzero(variable)), totals, target_sum)
+    x = log_normalise(columns(values, np.flatnonzero(variable)), totals, target_sum)
     components = principal_components(x, n_comps, scale=scale, seed=seed)
     used = np.flatnonzero(genes)[variable]
     names = adata.var_names.astype(str)
-    sums = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
+    sums = np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
     recipe = Recipe(
         "rna",
         features=tuple(names[used]),
