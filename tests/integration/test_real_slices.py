@@ -69,7 +69,7 @@ def test_on_into_scanpy_and_squidpy(data_dir):
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
     sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
     sq.gr.nhood_enrichment(adata, cluster_key="spatial_domain", show_progress_bar=False, n_perms=20, seed=0)
-    z = adata.uns["domain_nhood_enrichment"]["zscore"]
+    z = adata.uns["spatial_domain_nhood_enrichment"]["zscore"]
     assert (np.diag(z) > 0).all()  # domains hold together in space
 
 

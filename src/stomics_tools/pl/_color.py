@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def color_names(color: str | Sequence[str]) -> list[str]:
         If there are none, or one is named twice.
     """
     several = isinstance(color, Sequence | pd.Index | np.ndarray) and not isinstance(color, str)
-    names = list(color) if several else [color]
+    names: list[Any] = list(color) if several else [color]
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise TypeError(
