@@ -101,7 +101,11 @@ def test_a_loaded_model_prepares_counts_without_the_data_of_training(model, trai
     loaded = st.model.PRAGASpike.load(tmp_path / "m", new.copy())  # set up with raw counts
     np.testing.assert_array_equal(loaded.get_latent_representation(), expected)
     np.testing.assert_array_equal(loaded.get_latent_representation(new), expected)
+    alone = st.model.PRAGASpike.load(tmp_path / "m", False)  # no data at all
+    np.testing.assert_array_equal(alone.get_latent_representation(new), expected)
     fresh = st.pp.rna(new, n_top_genes=150, n_comps=10, copy=True)
+    with pytest.raises(ValueError, match="made by another fit"):
+        alone.get_latent_representation(fresh)
     with pytest.raises(ValueError, match="made by another fit"):
         loaded.get_latent_representation(fresh)
     with pytest.raises(ValueError, match="made by another fit"):

@@ -167,6 +167,8 @@ def test_references_that_are_none(train, tmp_path):
         protein(new, reference=train, key_added="X_mine")
     with pytest.raises(TypeError, match=r"found MuData. Name a modality of it, such as `reference=mdata\['rna'\]`"):
         rna(new, reference=md.MuData({"rna": train}))
+    with pytest.raises(ValueError, match="is a folder. Name a file"):
+        save_recipe(train, tmp_path, "X_mine")
     with pytest.raises(FileNotFoundError, match="no file '.*nothing'"):
         rna(new, reference=tmp_path / "nothing")
     save_recipe(train, tmp_path / "a", "X_mine")

@@ -10,12 +10,11 @@ from scanpy import logging as logg
 from sklearn.utils.extmath import randomized_svd
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated, check_integer
+from stomics_tools._validate import check_annotated, check_integer, check_new_key
 from stomics_tools.data._recipe import Recipe, columns, inverse_document_frequency, tf_idf
 from stomics_tools.pp._matrix import (
     Components,
     cap_components,
-    check_key_added,
     check_stated,
     check_whole,
     read_counts,
@@ -89,7 +88,7 @@ def atac(
             adata, "atac", reference, given, layer=layer, counts=counts, key_added=key_added, copy=copy
         )
     check_integer(n_comps, argument="n_comps")
-    check_key_added(key_added)
+    check_new_key(key_added, argument="key_added")
     values, where = read_counts(adata, layer)
     whole = check_whole(values, adata, where, counts)
 

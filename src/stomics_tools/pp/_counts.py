@@ -8,7 +8,7 @@ from scanpy import logging as logg
 from scipy import sparse
 
 from stomics_tools._params import plain_params
-from stomics_tools._validate import check_annotated, check_number
+from stomics_tools._validate import check_annotated, check_new_key, check_number
 from stomics_tools.pp._matrix import read_counts
 
 
@@ -52,6 +52,7 @@ def thin_counts(
         If `fraction` is not between 0 and 1, or for counts that are negative, not finite or not whole.
     """
     check_annotated(adata, mudata=False)
+    check_new_key(key_added, argument="key_added")
     check_number(fraction, argument="fraction", low=0, high=1)
     counts, _ = read_counts(adata, layer, integer=True)
     first, rest = split_counts(counts, fraction, seed=seed)

@@ -19,6 +19,7 @@ from stomics_tools._validate import (
     check_coordinates,
     check_finite,
     check_key,
+    check_new_key,
     check_number,
     check_obs_names,
     check_option,
@@ -93,6 +94,7 @@ def join_tile_features(
         or differ between sections; if observation names repeat.
     """
     check_annotated(adata, mudata=False)
+    check_new_key(key_added, argument="key_added")
     check_option(how, get_args(How), argument="how")
     if radius is not None:
         radius = check_number(radius, argument="radius", low=0, open_low=True)

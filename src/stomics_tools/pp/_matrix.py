@@ -97,12 +97,6 @@ def warn_subset(counts: sparse.csr_matrix, adata: AnnData, where: str) -> None:
     )
 
 
-def check_key_added(key: str) -> None:
-    """Raise ``ValueError`` for a key with a slash, which files take for a folder."""
-    if "/" in key:
-        raise ValueError(f"`key_added`: {key!r} holds a slash, which a file takes for a folder. Choose another name.")
-
-
 @contextmanager
 def same_threads() -> Iterator[None]:
     """Give torch back the number of threads that it had: numba, which it shares them with, raises it."""

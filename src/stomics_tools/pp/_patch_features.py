@@ -19,6 +19,7 @@ from stomics_tools._validate import (
     check_coordinates,
     check_integer,
     check_key,
+    check_new_key,
     check_number,
     check_obs_names,
 )
@@ -125,6 +126,7 @@ def patch_features(
     :doc:`/user_guide/histology_features`.
     """
     check_annotated(adata, mudata=False)
+    check_new_key(key_added, argument="key_added")
     check_obs_names(adata.obs_names)
     check_integer(n_neighbors, argument="n_neighbors", minimum=0)
     check_integer(batch_size, argument="batch_size")

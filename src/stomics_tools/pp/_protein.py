@@ -10,11 +10,10 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated, check_integer
+from stomics_tools._validate import check_annotated, check_integer, check_new_key
 from stomics_tools.data._recipe import Recipe, centred_log_ratio, columns
 from stomics_tools.pp._matrix import (
     cap_components,
-    check_key_added,
     check_stated,
     check_whole,
     principal_components,
@@ -94,7 +93,7 @@ def protein(
         )
     if n_comps is not None:
         check_integer(n_comps, argument="n_comps")
-    check_key_added(key_added)
+    check_new_key(key_added, argument="key_added")
     values, where = read_counts(adata, layer)
     whole = check_whole(values, adata, where, counts)
 

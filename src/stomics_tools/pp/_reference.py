@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from safetensors.numpy import save_file
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated
+from stomics_tools._paths import replacing, user_path
+from stomics_tools._validate import check_annotated, check_new_key
 from stomics_tools.data._origin import find_counts, keys_of_recipes, stored_recipe
 from stomics_tools.data._recipe import Kind, Recipe
-from stomics_tools.pp._matrix import Components, check_key_added, write_components
+from stomics_tools.pp._matrix import Components, write_components
 
 _HEADER = "stomics_tools_recipe"
 
@@ -41,20 +41,20 @@ def save_recipe(adata: AnnData, path: str | Path, key: str = _keys.PCA) -> None:
     ------
     KeyError
         If there is no recipe under this key; the message lists those that are there.
+    ValueError
+        If `path` is a folder.
     """
     check_annotated(adata, mudata=False)
     recipe = _recipe_of(adata, key, argument="key")
-    path = Path(path).expanduser()
+    path = user_path(path)
+    if path.is_dir():
+        raise ValueError(f"`path`: {str(path)!r} is a folder. Name a file, such as 'rna.safetensors'.")
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = recipe.plain()
     arrays = {name: value for name, value in plain.items() if isinstance(value, np.ndarray)}
     rest = {name: value for name, value in plain.items() if name not in arrays}
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        save_file(arrays, partial, metadata={_HEADER: json.dumps({**rest, "fingerprint": recipe.fingerprint})})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as part:
+        save_file(arrays, part, metadata={_HEADER: json.dumps({**rest, "fingerprint": recipe.fingerprint})})
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -76,7 +76,7 @@ def load_recipe(path: str | Path) -> Recipe:
     ValueError
         If it holds no recipe, or is damaged.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`reference`: no file {str(path)!r}. Write one by `st.pp.save_recipe`.")
     try:
@@ -115,7 +115,7 @@ def prepare_alike(
             f"{', '.join(without_effect)} without effect: with `reference` nothing is fitted, and the recipe says all "
             "of this. Leave it out, or leave out `reference`."
         )
-    check_key_added(key_added)
+    check_new_key(key_added, argument="key_added")
     recipe = _find(reference, kind, key_added)
     argument = "adata" if layer is None else "layer"
     values, where = find_counts(adata, layer, recipe, counts=counts, argument=argument, where="adata")

@@ -13,11 +13,17 @@ from scanpy import logging as logg
 from scipy import sparse
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated, check_categories, check_integer, check_key, check_number
+from stomics_tools._validate import (
+    check_annotated,
+    check_categories,
+    check_integer,
+    check_key,
+    check_new_key,
+    check_number,
+)
 from stomics_tools.data._recipe import Recipe, columns, log_normalise
 from stomics_tools.pp._matrix import (
     cap_components,
-    check_key_added,
     check_stated,
     check_whole,
     principal_components,
@@ -135,7 +141,7 @@ def rna(
     check_integer(n_comps, argument="n_comps")
     if target_sum is not None:
         check_number(target_sum, argument="target_sum", low=0, open_low=True)
-    check_key_added(key_added)
+    check_new_key(key_added, argument="key_added")
     batch = None
     if batch_key is not None:
         if n_top_genes is None:

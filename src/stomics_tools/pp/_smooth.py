@@ -10,7 +10,7 @@ from scipy import sparse
 
 from stomics_tools import _keys
 from stomics_tools._params import plain_params
-from stomics_tools._validate import check_annotated, check_integer
+from stomics_tools._validate import check_annotated, check_integer, check_new_key
 from stomics_tools.data._lookup import representation, spatial_graph
 
 
@@ -65,6 +65,7 @@ def smooth(
         For missing values in the representation, coordinates or slices, or for a slice of too few spots.
     """
     check_annotated(adata)
+    check_new_key(key_added, argument="key_added")
     check_integer(n_hops, argument="n_hops", minimum=0)
     x = representation(adata, use_rep)
     graph = spatial_graph(adata, n_neighbors, spatial_key=spatial_key, batch_key=batch_key)

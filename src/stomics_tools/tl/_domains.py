@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from stomics_tools import _keys
 from stomics_tools._mixture import bic_curve, fit_tied_mixture
 from stomics_tools._params import plain_params
-from stomics_tools._validate import check_annotated, check_integer, check_option
+from stomics_tools._validate import check_annotated, check_integer, check_new_key, check_option
 from stomics_tools.data._lookup import found_representation, representation, spatial_graph
 from stomics_tools.tl._leiden import leiden_at, require_igraph
 from stomics_tools.tl._refine import majority_labels
@@ -115,7 +115,7 @@ def spatial_domains(
     """
     check_annotated(adata)
     check_option(method, ("gmm", "leiden"), argument="method")
-    key_added = _free_key(adata) if key_added is None else key_added
+    key_added = _free_key(adata) if key_added is None else check_new_key(key_added, argument="key_added")
     if n_pcs is not None:
         check_integer(n_pcs, argument="n_pcs")
     if n_starts is not None:
