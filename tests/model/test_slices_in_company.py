@@ -156,6 +156,9 @@ def test_how_slices_are_centered_is_kept_in_a_file(several: bool, tmp_path: Path
     model.save(tmp_path / "model")
     loaded = PRAGASpike.load(tmp_path / "model", _slice("c"))  # one slice, whatever it was trained on
     np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation(_slice("c")))
+    loaded = PRAGASpike.load(tmp_path / "model", _slice("no_protein"))
+    alone = model.get_latent_representation(_slice("no_protein"))
+    np.testing.assert_array_equal(loaded.get_latent_representation(), alone)
     shifted = _slice("c")
     shifted.obsm["X_pca"] += 5.0
     shift = np.abs(loaded.get_latent_representation(shifted) - loaded.get_latent_representation()).max()

@@ -40,7 +40,7 @@ class SpotsField(BaseAnnDataField):
         """Spots of an object, with the `state` of other data: which must have its features, and are prepared alike."""
         if state is not None:
             self.recipes = recipes_of(state)
-        spots = read_spots(adata, self.spec, self.recipes)
+        spots = read_spots(adata, self.spec, self.recipes, learn=state is None)
         if state is not None:
             check_same_features(spots, state)
         return spots
@@ -58,6 +58,7 @@ class SpotsField(BaseAnnDataField):
         state = self.read(adata_target, state_registry).state()
         for name, modality in state["modalities"].items():  # how the data of training were made stays known
             modality["origin"] = state_registry["modalities"][name].get("origin") or modality["origin"]
+            modality["whole"] = state_registry["modalities"][name]["whole"]  # of a slice without it nothing tells
         return state
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:

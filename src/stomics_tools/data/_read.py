@@ -14,7 +14,7 @@ from mudata import MuData
 from scipy import sparse
 
 from stomics_tools import _validate
-from stomics_tools.data._columns import count_scale, named_columns
+from stomics_tools.data._columns import count_scale, named_columns, row_sums, totals_of_column, totals_over
 from stomics_tools.data._log_counts import are_counts, check_same_unit
 from stomics_tools.data._matrix import dense_matrix, open_matrix
 from stomics_tools.data._origin import Origin, check_origin, find_counts, origin_of
@@ -137,9 +137,18 @@ def _read_modality(
         nothing = np.zeros((0, n_features), dtype=np.float32)
         return Modality(nothing, np.zeros(0, dtype=bool), names, whole=True, counts=total is not None)
     raw = open_matrix(raw, argument=argument, where=place)
-    scale = None if total is None else count_scale(raw, total, argument=argument, where=place)
+    everything, all_names = raw, names
     if wanted is not None:
         raw, names = named_columns(raw, names, wanted, argument=argument, where=place), tuple(wanted)
+    shares, totals = (spec.total_genes or {}).get(name), None
+    if spec.total_key is not None:
+        totals = totals_of_column(adata, spec.total_key, raw, argument="total_key", where=where)
+    elif shares is not None and all_names is not None:
+        totals = totals_over(everything, all_names, shares, argument=argument, where=place)
+    scale = None
+    if total is not None:
+        totals = row_sums(everything) if totals is None else totals
+        scale = count_scale(everything, total, totals, argument=argument, where=place)
     whole = are_counts(raw)
     values = dense_matrix(raw, argument=argument, where=place)  # a copy: the user's array is not ours to fill
     if scale is not None:

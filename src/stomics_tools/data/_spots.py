@@ -33,6 +33,11 @@ class SpotsSpec:
         Modality to the names of the columns to be read, in this order, where these are not all.
     totals
         Modality to the total that the counts of every spot are scaled to before ``log1p``, where it holds counts.
+    total_genes
+        Modality to the genes that the totals of spots are over, each with its share of all counts in the data of setup.
+        Default: all that are there.
+    total_key
+        ``obs`` column of the totals of spots, instead of sums over genes.
     """
 
     modalities: Mapping[str, str]
@@ -42,6 +47,8 @@ class SpotsSpec:
     feature_graph_keys: Mapping[str, str] | None = None
     features: Mapping[str, Sequence[str]] | None = None
     totals: Mapping[str, float] | None = None
+    total_genes: Mapping[str, Mapping[str, float]] | None = None
+    total_key: str | None = None
 
 
 @dataclass(frozen=True)

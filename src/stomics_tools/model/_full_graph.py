@@ -65,13 +65,13 @@ class FullGraphModel(SpatialModel):
             own_data(data)
         cls._register(data, field, setup_args, source=source)
 
-    def _read(self, data: AnnData | MuData | None) -> Spots:
+    def _read(self, data: AnnData | MuData | None, *, learn: bool = False) -> Spots:
         """Spots of `data` (default: the object of setup), which must have the features of setup; it is not written.
 
-        Raw counts are prepared by the recipes of setup, where the arrays of setup are not there. For a trained model a
-        slice may lack a modality altogether.
+        Raw counts are prepared by the recipes of setup, where the arrays of setup are not there. Unless it is to `learn`
+        from them, a slice may lack a modality altogether.
         """
-        spots = read_spots(self._data(data), self._spec, recipes_of(self._state), learn=not self.is_trained_)
+        spots = read_spots(self._data(data), self._spec, recipes_of(self._state), learn=learn)
         check_same_features(spots, self._state)
         return spots
 
@@ -130,7 +130,7 @@ class FullGraphModel(SpatialModel):
                 f"`devices`: {type(self).__name__} is trained on all spots at once, so that each of {n_devices} devices "
                 "would do the same work. Name one."
             )
-        spots = self._read(None)
+        spots = self._read(None, learn=not self.is_trained_)
         fingerprint = spots.fingerprint()
         if self.is_trained_ and fingerprint != self._trained_on:
             raise ValueError(
@@ -245,6 +245,8 @@ class FullGraphModel(SpatialModel):
             "feature_graph_keys": dict(self._spec.feature_graph_keys or {}) or None,
             "features": {name: list(names) for name, names in (self._spec.features or {}).items()} or None,
             "totals": dict(self._spec.totals or {}) or None,
+            "total_genes": {name: dict(shares) for name, shares in (self._spec.total_genes or {}).items()} or None,
+            "total_key": self._spec.total_key,
         }
 
     @classmethod

@@ -222,5 +222,5 @@ class ModalitiesModel(FullGraphModel):
         inputs, known = self._inputs(adata)
         values = restored(inputs, self._denoised(inputs, trained_on=known)[modality])
         values = values[:, columns] if recipe is None else recipe.features_of(values, columns)
-        index = (self.adata if adata is None else adata).obs_names
+        index = self._data(adata).obs_names
         return pd.DataFrame(values, index=index, columns=[names[i] for i in columns])

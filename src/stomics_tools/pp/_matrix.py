@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from scanpy import logging as logg
@@ -19,12 +18,12 @@ from sklearn.decomposition import PCA
 from stomics_tools._params import plain_params
 from stomics_tools._validate import check_counts
 from stomics_tools.data import expression_matrix
+from stomics_tools.data._columns import part_of_transcriptome
 from stomics_tools.data._log_counts import are_counts
 from stomics_tools.data._origin import where_counts_are
 from stomics_tools.data._recipe import ENTRY, Recipe
 
 _CURE = " Name the layer that holds the raw counts."
-_LEAST_SHARE = 0.9  # of the counts of `obs["total_counts"]`; less says that genes were left out since
 
 
 def read_counts(adata: AnnData, layer: str | None, *, integer: bool = False) -> tuple[sparse.csr_matrix, str]:
@@ -65,36 +64,16 @@ def check_stated(counts: bool | None) -> None:
         )
 
 
-def _share_of_totals(counts: Any, adata: AnnData) -> float:
-    """Share of the counts of ``obs["total_counts"]``, which quality control recorded, that a matrix holds."""
-    column = adata.obs.get("total_counts")
-    if column is None or not pd.api.types.is_numeric_dtype(column):
-        return 1.0
-    before = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    known = np.isfinite(before) & (before > 0)
-    sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    return float(sums[known].sum() / before[known].sum()) if known.any() else 1.0
-
-
 def warn_subset(counts: sparse.csr_matrix, adata: AnnData, where: str) -> None:
     """Warn if genes were left out before, so that totals are over a part of the transcriptome."""
-    share = _share_of_totals(counts, adata)
-    if share <= _LEAST_SHARE and isinstance(adata.X, np.ndarray | sparse.sparray | sparse.spmatrix):
-        share = max(share, _share_of_totals(adata.X, adata))  # counts that were thinned, with all genes there
-    cut = "hvg" in adata.uns and "highly_variable" in adata.var and bool(adata.var["highly_variable"].all())
-    if share > _LEAST_SHARE and not cut:
-        return
-    seen = (
-        f"`{where}` holds {share:.0%} of the counts of `adata.obs['total_counts']`"
-        if share <= _LEAST_SHARE
-        else "`adata` was cut to its variable genes"
-    )
-    warnings.warn(
-        f"{seen}: totals are over the genes that are left, and depend on which these are. Prepare the data before "
-        "genes are taken out: `st.pp.rna` selects variable genes itself, after the totals.",
-        UserWarning,
-        stacklevel=3,
-    )
+    seen = part_of_transcriptome(counts, adata, where)
+    if seen is not None:
+        warnings.warn(
+            f"{seen}: totals are over the genes that are left, and depend on which these are. Prepare the data before "
+            "genes are taken out: `st.pp.rna` selects variable genes itself, after the totals.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

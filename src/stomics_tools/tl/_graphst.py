@@ -21,6 +21,8 @@ def graphst(
     batch_key: str | None = None,
     genes: str | Sequence[str] | None = None,
     n_top_genes: int | None = 3000,
+    counts: bool | None = None,
+    total_key: str | None = None,
     preset: str | None = None,
     n_latent: int | None = None,
     max_epochs: int | None = None,
@@ -46,6 +48,10 @@ def graphst(
         Column of ``var``, or names; by default ``var["highly_variable"]`` where there is one.
     n_top_genes
         Else the most variable so many; None for all.
+    counts
+        True: the values are counts. False: they are taken as they are. By default whole, non-negative values are counts.
+    total_key
+        ``obs`` column of the total counts of each spot, where the object holds a part of the genes.
     preset
         ``"dense"`` or ``"sparse"`` for the published models, see :class:`~stomics_tools.model.GraphST`.
     n_latent
@@ -77,7 +83,14 @@ def graphst(
     check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing GraphST")
-    setup = {"spatial_key": spatial_key, "batch_key": batch_key, "genes": genes, "n_top_genes": n_top_genes}
+    setup = {
+        "spatial_key": spatial_key,
+        "batch_key": batch_key,
+        "genes": genes,
+        "n_top_genes": n_top_genes,
+        "counts": counts,
+        "total_key": total_key,
+    }
     GraphST.setup_anndata(data, layer, **setup)  # type: ignore[arg-type]
     model = GraphST(data, preset=preset, n_latent=n_latent, **model_kwargs)
     model.train(max_epochs, seed=seed, key_added=key_added, **(train_kwargs or {}))

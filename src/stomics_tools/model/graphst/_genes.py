@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stomics_tools import _validate
 from stomics_tools.data import decide_counts, expression_matrix, total_counts, variable_genes
+from stomics_tools.data._columns import part_of_transcriptome, totals_of_column
 
 logger = logging.getLogger("stomics_tools")
 
@@ -28,8 +29,9 @@ def choose(
     genes: str | Sequence[str] | None,
     n_top_genes: int | None,
     counts: bool | None = None,
-) -> tuple[list[str], float | None]:
-    """Names of the genes in the order of the object, and the total that counts are scaled to, None if these are no counts.
+    total_key: str | None = None,
+) -> tuple[list[str], float | None, dict[str, float] | None]:
+    """Which genes to learn from, and the totals of counts.
 
     Parameters
     ----------
@@ -43,18 +45,50 @@ def choose(
         How many these are; all if None.
     counts
         Whether the values are counts; None decides by the values.
+    total_key
+        ``obs`` column of the totals of spots, instead of the sums over the genes of the object.
+
+    Returns
+    -------
+    Names of the genes in the order of the object. The total that counts are scaled to, None if these are no counts. The
+    genes that totals are over, each with its share of all counts; None with `total_key`, and if these are no counts.
     """
     values, where = expression_matrix(adata, layer)
     _validate.check_finite(values, argument="layer", where=where)
     names = adata.var_names.astype(str)
     if not names.is_unique:
         raise ValueError("`adata.var_names` are not unique. Call `adata.var_names_make_unique()` first.")
-    total = None
+    total = shares = None
     if decide_counts(values, counts, argument="layer", where=where):
         sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
         if not sums.any():
             raise ValueError(f"`layer`: `{where}` holds no counts (all values are zero). Name another layer.")
+        if total_key is None:
+            of_genes = np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+            shares = dict(zip(names.tolist(), (of_genes / of_genes.sum()).tolist(), strict=True))
+            seen = part_of_transcriptome(values, adata, where)
+            if seen is not None:
+                logger.warning(
+                    "%s: totals of spots are over the genes that are left, and depend on which these are. Give the object "
+                    "with all genes and name `genes`, or name a column of totals as `total_key`.",
+                    seen,
+                )
+        else:
+            sums = totals_of_column(adata, total_key, values, argument="total_key", where="adata")
         total = _PSEUDOCOUNTS * float(np.median(sums[sums > 0]))
+    elif total_key is not None:
+        raise ValueError(
+            f"`total_key={total_key!r}` has no effect unless `{where}` holds counts; it is taken as it is. Leave it out, or "
+            "say `counts=True`."
+        )
+    elif values.min() < 0:
+        logger.warning(
+            "`%s` holds negative values (minimum %.3g), scaled ones as it seems. They are taken as they are, and a new slice "
+            "must be scaled by the means and deviations of this one. Raw counts need no such care, and gave better domains "
+            "on new slices.",
+            where,
+            values.min(),
+        )
     flagged = _highly_variable(adata) if genes is None else None
     if flagged is not None:
         wanted = flagged
@@ -71,7 +105,7 @@ def choose(
         wanted[names.get_indexer(list(genes))] = True
     if not wanted.any():
         raise ValueError("`genes`: none is left. Name some, or leave `genes` out.")
-    return names[wanted].tolist(), total
+    return names[wanted].tolist(), total, shares
 
 
 def _highly_variable(adata: AnnData) -> np.ndarray | None:

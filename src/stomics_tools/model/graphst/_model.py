@@ -151,11 +151,14 @@ class GraphST(FullGraphModel):
         genes: str | Sequence[str] | None = None,
         n_top_genes: int | None = 3000,
         counts: bool | None = None,
+        total_key: str | None = None,
     ) -> None:
         """Say where in an AnnData the data lie. Everything is checked; if that fails, nothing has changed.
 
         Counts (whole numbers, none negative) are brought to four times the median total over all genes, then ``log1p``;
-        other values are taken as they are. A view becomes an object of its own.
+        other values are taken as they are. Totals of other data are over the genes of these, whatever genes there are
+        beside them; where genes with more than 5 % of the counts are missing, the data are refused. A view becomes an
+        object of its own.
 
         Parameters
         ----------
@@ -177,6 +180,10 @@ class GraphST(FullGraphModel):
         counts
             True: the values are counts, whole or corrected. False: they are taken as they are. By default whole,
             non-negative values are counts, and what was decided is logged.
+        total_key
+            ``obs`` column of the total counts of each spot over the whole transcriptome, such as ``"total_counts"`` of
+            :func:`scanpy.pp.calculate_qc_metrics`, for an object that holds a part of the genes. Other data must have it
+            as well. Default: sums over the genes of the object.
 
         Raises
         ------
@@ -191,8 +198,10 @@ class GraphST(FullGraphModel):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
         if n_top_genes is not None:
             _validate.check_integer(n_top_genes, argument="n_top_genes")
-        names, total = choose(adata, layer, genes, n_top_genes, counts)
-        args = cls._get_setup_method_args(**{k: v for k, v in locals().items() if k not in ("names", "total")})
+        names, total, shares = choose(adata, layer, genes, n_top_genes, counts, total_key)
+        args = cls._get_setup_method_args(
+            **{k: v for k, v in locals().items() if k not in ("names", "total", "shares")}
+        )
         spec = SpotsSpec(
             {_MODALITY: layer or "X"},
             spatial_key,
@@ -200,6 +209,8 @@ class GraphST(FullGraphModel):
             spatial_graph_key,
             features={_MODALITY: names},
             totals=None if total is None else {_MODALITY: total},
+            total_genes=None if shares is None else {_MODALITY: shares},
+            total_key=total_key,
         )
         cls._setup(adata, spec, args)
 
@@ -349,7 +360,7 @@ class GraphST(FullGraphModel):
         """
         (modality,) = self._read(adata).modalities.values()
         columns = chosen_features(self.genes, features, where="`model.genes`")
-        index = (self.adata if adata is None else adata).obs_names
+        index = self._data(adata).obs_names
         return pd.DataFrame(modality.values[:, columns], index=index, columns=[self.genes[i] for i in columns])
 
     @property
