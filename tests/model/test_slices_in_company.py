@@ -156,9 +156,11 @@ def test_how_slices_are_centered_is_kept_in_a_file(several: bool, tmp_path: Path
     model.save(tmp_path / "model")
     loaded = PRAGASpike.load(tmp_path / "model", _slice("c"))  # one slice, whatever it was trained on
     np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation(_slice("c")))
-    loaded = PRAGASpike.load(tmp_path / "model", _slice("no_protein"))
+    lacking = PRAGASpike.load(tmp_path / "model", _slice("no_protein"))
     alone = model.get_latent_representation(_slice("no_protein"))
-    np.testing.assert_array_equal(loaded.get_latent_representation(), alone)
+    np.testing.assert_array_equal(lacking.get_latent_representation(), alone)
+    both = model.get_latent_representation(_slice("a"))
+    np.testing.assert_array_equal(lacking.get_latent_representation(_slice("a")), both)  # the unit of training is kept
     shifted = _slice("c")
     shifted.obsm["X_pca"] += 5.0
     shift = np.abs(loaded.get_latent_representation(shifted) - loaded.get_latent_representation()).max()
