@@ -59,11 +59,18 @@ def join_by_name(adata: AnnData | MuData, pieces: dict[str, pd.DataFrame], *, ar
     Raises
     ------
     ValueError
-        If names repeat within a modality, or two modalities differ in a spot that both hold.
+        If names repeat within a modality or are not those of the MuData, or if two modalities differ in a spot that both
+        hold.
     """
     joined = pd.DataFrame()
     for name, piece in pieces.items():
         check_obs_names(piece.index, where=f"mdata[{name!r}]")
+        strangers = piece.index[~piece.index.isin(adata.obs_names)]
+        if len(strangers):
+            raise ValueError(
+                f"`{argument}`: modality {name!r} changed since the MuData was made: {len(strangers)} of its spots are "
+                f"not in `mdata.obs_names` (first: {strangers[0]!r}). Call `mdata.update()` first."
+            )
         piece = piece[piece.notna().any(axis=1)]
         if joined.empty:
             first, joined = name, piece
