@@ -181,6 +181,7 @@ def test_genes_of_a_modality(genes):
         ({"color": []}, ValueError, "`color` is empty"),
         ({"color": ["depth", 3]}, TypeError, "`color` must name a column of `adata.obs` or a gene, found 3"),
         ({"color": ["depth", "g1"], "title": ["one"]}, ValueError, "`title` has 1 titles for 2 panels"),
+        ({"color": "depth", "batch_key": "depth"}, ValueError, "`batch_key`: .* has 50 values in 50 spots"),
         ({"color": "depth", "library_id": "lib"}, KeyError, "`library_id`: key 'spatial' not found in `adata.uns`"),
         ({"color": "depth", "img_key": "hires"}, KeyError, "`img_key`: key 'spatial' not found in `adata.uns`"),
     ],

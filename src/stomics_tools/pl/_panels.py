@@ -9,7 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from stomics_tools._validate import check_categories
+from stomics_tools._validate import check_slices
 from stomics_tools.pl._lookup import obs_column
 
 
@@ -18,7 +18,7 @@ def slice_rows(adata: AnnData | MuData, batch_key: str | None, *, otherwise: str
     if batch_key is None:
         return {otherwise: np.arange(adata.n_obs)}
     slices = obs_column(adata, batch_key, argument="batch_key")
-    codes, names = check_categories(slices, argument="batch_key", where=f".obs[{batch_key!r}]")
+    codes, names = check_slices(slices, argument="batch_key", where=f".obs[{batch_key!r}]")
     return {name: np.flatnonzero(codes == i) for i, name in enumerate(names)}
 
 
