@@ -11,7 +11,7 @@ from stomics_tools import __version__
 
 _STAGE1 = ("output", "predict", "save_model")
 """Options that stage 1 alone has no use for."""
-_LOADED = ("stage1", "predict", "save_model", "max_epochs", "n_top_genes")
+_LOADED = ("stage1", "predict", "save_model", "max_epochs", "n_top_genes", "counts")
 """Options that a model which is trained already has no use for."""
 
 
@@ -29,6 +29,7 @@ def var_st(
     keep_controls: bool = False,
     features_key: str = "X_image",
     layer: str | None = None,
+    counts: bool | None = None,
     n_top_genes: int | None = None,
     spatial_key: str | None = "spatial",
     patient_key: str | None = None,
@@ -78,6 +79,8 @@ def var_st(
         Key of the image features in obsm.
     layer
         Layer of the expression, counts or normalised. Default: X.
+    counts
+        Whether values are counts. Default: those that are whole and not negative.
     n_top_genes
         Learn the most variable genes alone; predictions are then arrays in obsm. Default: all genes of the input.
     spatial_key
@@ -169,8 +172,11 @@ def var_st(
         patient_key=patient_key,
         section_key=section_key,
         covariate_keys=covariate_keys,
+        counts=counts,
     )
     model = VARST(adata, size=size, gene_tree=gene_tree, quantizer=quantizer, n_neighbors=n_neighbors)
+    if output is not None:
+        model.check_level(level)  # after training it would be too late
     clock.step("read", f"{input}, {adata.n_obs} spots, {adata.n_vars} genes")
     if predict is not None:
         target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)

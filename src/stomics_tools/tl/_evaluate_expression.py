@@ -99,7 +99,8 @@ def evaluate_expression(
     seeds
         The seeds, or how many: 0, 1, ...
     levels
-        Of the intervals, for methods that have them.
+        Of the intervals, for methods that have them. Where training holds too few patients for a level, its scores are
+        left out (NaN), with a warning.
     n_samples
         Samples of methods that draw them; 0: none are scored.
     ceiling

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scanpy import logging as logg
 
+from stomics_tools._intervals import LevelError
 from stomics_tools.data import Fold
 from stomics_tools.data._expression import Normalization
 from stomics_tools.metrics import interval_coverage, interval_width, noise_ceiling, score_expression, score_samples
@@ -44,10 +46,15 @@ class Stage:
         model.fit(train)
         predicted = _checked(model.predict(test.copy()), truth.shape, name, "predict")
         seconds = time.perf_counter() - start
-        ends = {}
+        ends: dict[float, list[np.ndarray]] = {}
         if hasattr(model, "interval"):
             for level in levels:
-                both = model.interval(test.copy(), level)
+                try:
+                    both = model.interval(test.copy(), level)
+                except LevelError as error:  # too few patients in this fold: the rest of its scores are not lost
+                    logg.warning(f"{name!r}, {self.fold.name!r} left out: {error} It has no scores.")
+                    ends[level] = []
+                    continue
                 ends[level] = [_checked(end, truth.shape, name, "interval") for end in both]
         samples = None
         if n_samples and hasattr(model, "sample"):
@@ -63,9 +70,10 @@ class Stage:
                 log_depth=np.log(self.spots.total[self.fold.test][rows]),
                 gene_rank=np.arange(len(self.panel)),
             )
-            for level, (low, high) in ends.items():
-                scores[f"coverage_{level:g}"] = interval_coverage(truth[rows], low[rows], high[rows])
-                scores[f"width_{level:g}"] = interval_width(truth[rows], low[rows], high[rows])
+            for level, found in ends.items():
+                both = [end[rows] for end in found]
+                scores[f"coverage_{level:g}"] = interval_coverage(truth[rows], *both) if both else np.nan
+                scores[f"width_{level:g}"] = interval_width(truth[rows], *both) if both else np.nan
             if samples is not None:
                 scores |= score_samples(truth[rows], samples[:, rows])
             counted = {"n_train": len(self.fold.train), "seconds": seconds}

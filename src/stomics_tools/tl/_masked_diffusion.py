@@ -23,6 +23,7 @@ def masked_diffusion(
     *,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
+    counts: bool | None = None,
     max_epochs: int | None = None,
     seed: int | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -45,6 +46,8 @@ def masked_diffusion(
         ``obsm`` key of the coordinates.
     batch_key
         ``obs`` column of the slices.
+    counts
+        Whether the expression is counts. Default: it is where all values are whole and not negative.
     max_epochs
         Passes over the data. Default: that of :meth:`~stomics_tools.model.MaskedDiffusion.train`.
     seed
@@ -70,7 +73,7 @@ def masked_diffusion(
     _validate.check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing MaskedDiffusion")
-    MaskedDiffusion.setup_anndata(data, layer, spatial_key=spatial_key, batch_key=batch_key)
+    MaskedDiffusion.setup_anndata(data, layer, spatial_key=spatial_key, batch_key=batch_key, counts=counts)
     model = MaskedDiffusion(data, **model_kwargs)
     epochs: dict[str, Any] = {} if max_epochs is None else {"max_epochs": max_epochs}
     model.train(seed=seed, key_added=key_added, **epochs, **(train_kwargs or {}))
@@ -135,6 +138,7 @@ def reconstruct_positions(
     """
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
+    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_option(layout, Layout.__args__, argument="layout")  # type: ignore[attr-defined]
     data = adata.copy() if copy else adata
     start = logg.info("placing cells by MaskedDiffusion")
@@ -206,6 +210,7 @@ def impute_expression(
     """
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
+    _validate.check_new_key(key_added, argument="key_added")
     data = adata.copy() if copy else adata
     start = logg.info("predicting expression by MaskedDiffusion")
     values = model.impute(data, hidden=hidden, use_positions=use_positions, seed=seed)

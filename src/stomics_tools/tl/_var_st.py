@@ -22,6 +22,7 @@ def var_st(
     patient_key: str | None = None,
     section_key: str | None = None,
     covariate_keys: Sequence[str] | None = None,
+    counts: bool | None = None,
     size: Literal["tiny", "small", "paper"] = "small",
     max_epochs: int | None = None,
     seed: int | None = None,
@@ -51,6 +52,8 @@ def var_st(
         ``obs`` column of the sections. Default: patients.
     covariate_keys
         ``obs`` columns of further conditions.
+    counts
+        Whether the expression is counts. Default: it is where all values are whole and not negative.
     size
         Dimensions of the model, see :class:`~stomics_tools.model.VARST`.
     max_epochs
@@ -91,6 +94,7 @@ def var_st(
         patient_key=patient_key,
         section_key=section_key,
         covariate_keys=covariate_keys,
+        counts=counts,
     )
     model = VARST(data, size=size, **model_kwargs)
     epochs: dict[str, Any] = {} if max_epochs is None else {"max_epochs": max_epochs}

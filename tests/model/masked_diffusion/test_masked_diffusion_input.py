@@ -417,6 +417,39 @@ def test_queries_without_what_is_needed(model, adata):
         model.sample(adata, mode="expr_to_pos")
 
 
+def test_counts_for_a_model_of_logarithms(adata):
+    logarithms, shallow = adata.copy(), adata.copy()
+    logarithms.X = np.log1p(adata.X.toarray())
+    shallow.X = np.minimum(adata.X.toarray(), 5)
+    model = _trained(logarithms)
+    for other in (adata, shallow):
+        for call in (
+            lambda: model.sample(other, mode="expr_to_pos"),  # noqa: B023
+            lambda: model.consensus(other),  # noqa: B023
+            lambda: model.impute(other, hidden=HIDDEN),  # noqa: B023
+            lambda: model.get_latent_representation(other),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=r"no counts \(logarithms, say\), `adata\.X` holds counts"):
+                call()
+
+
+def test_what_is_said_of_counts_beats_the_rule(adata, caplog):
+    corrected, whole = adata.copy(), adata.copy()
+    corrected.X = 0.9 * adata.X.toarray()
+    whole.X = np.minimum(adata.X.toarray(), 5)
+    caplog.set_level("INFO", "stomics_tools")
+    MaskedDiffusion.setup_anndata(corrected, batch_key="section", counts=True)
+    MaskedDiffusion.setup_anndata(whole, batch_key="section", counts=False)
+    assert "holds" not in caplog.text
+    MaskedDiffusion.setup_anndata(adata, batch_key="section")
+    assert "`adata.X` holds whole, non-negative values: taken as counts" in caplog.text
+    for data, scaled in ((corrected, True), (whole, False), (adata, True)):
+        state = MaskedDiffusion(data, **SMALL)._state
+        assert (state["mean_counts"] is not None) == scaled
+    with pytest.raises(TypeError, match="`counts` must be True, False or None"):
+        MaskedDiffusion.setup_anndata(adata, counts="yes")
+
+
 def test_no_counts_for_a_model_of_counts(model, adata):
     for values in (np.log1p(adata.X.toarray()), adata.X.toarray() - 5):
         adata.X = values

@@ -143,6 +143,45 @@ def test_counts_or_their_logarithms(adata):
         model.predict(other)  # which reads no expression
 
 
+def test_what_is_said_of_counts_beats_the_rule(adata, caplog):
+    ranks = adata.copy()
+    ranks.X = np.minimum(adata.X.toarray(), 5)  # whole, but no counts
+    caplog.set_level("INFO", "stomics_tools")
+    model = _trained(ranks, {"patient_key": "patient", "counts": False})
+    assert "taken as counts" not in caplog.text
+    np.testing.assert_array_equal(model._expression(model._read(expression=True))[0], ranks.X)
+    assert model.predict().max() > 2  # in units of the ranks
+    corrected = adata.copy()
+    corrected.X = adata.X.toarray() * 0.9  # for background, say
+    model = _trained(corrected, {"patient_key": "patient", "counts": True})
+    np.testing.assert_allclose(model._expression(model._read(expression=True))[0], log_cp10k(corrected.X), rtol=1e-5)
+    VARST.setup_anndata(adata, patient_key="patient")
+    assert "`adata.X` holds whole, non-negative values: taken as counts" in caplog.text
+    corrected.X[0, 0] = -1
+    for counts, error in ((True, ValueError), ("yes", TypeError)):
+        with pytest.raises(error, match="counts"):
+            VARST.setup_anndata(corrected, patient_key="patient", counts=counts)
+
+
+@pytest.mark.parametrize("of_counts", [True, False])
+def test_codes_and_latents_refuse_another_unit(adata, of_counts):
+    shallow = adata.copy()
+    shallow.X = np.minimum(adata.X.toarray(), 5)
+    logarithms = adata.copy()
+    logarithms.X = log_cp10k(adata.X.toarray())
+    model = _trained(shallow if of_counts else logarithms)
+    other = logarithms if of_counts else shallow
+    for call in (
+        lambda: model.reconstruct(other),
+        lambda: model.get_latent_representation(other, source="expression"),
+        lambda: model.codebook_report(other),
+        lambda: model.write_results(other),
+    ):
+        with pytest.raises(ValueError, match="`layer`: the model was set up with"):
+            call()
+    assert "var_st" not in other.layers
+
+
 def test_few_small_counts_are_counts(adata):
     model = _trained(adata)
     shallow = adata[:5].copy()

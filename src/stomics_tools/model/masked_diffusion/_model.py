@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_arguments, plain_params
-from stomics_tools.data import CellsSpec, read_cells
+from stomics_tools.data import CellsSpec, decide_counts, read_cells
 from stomics_tools.data._cells_field import CellsField
 from stomics_tools.model._objects import own_data
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
@@ -152,6 +152,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         *,
         spatial_key: str = _keys.SPATIAL,
         batch_key: str | None = None,
+        counts: bool | None = None,
     ) -> None:
         """Say where in an AnnData the data lie. Everything is checked; if that fails, nothing has changed.
 
@@ -168,6 +169,9 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             ``obsm`` key of the coordinates, 2-D or 3-D, in any unit of length.
         batch_key
             ``obs`` column of the slices. Slices need no common frame.
+        counts
+            True: the expression is counts, whole or corrected (for background, say). False: values are taken as they are.
+            By default whole, non-negative values are counts, and what was decided is logged.
 
         Raises
         ------
@@ -179,8 +183,9 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
             If the data cannot be used; the message names the key, what was found, and what to do.
         """
         args = cls._get_setup_method_args(**locals())
-        spec = CellsSpec(layer, spatial_key, batch_key)
-        read_cells(adata, spec)
+        spec = CellsSpec(layer, spatial_key, batch_key, counts)
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        decide_counts(read_cells(adata, spec).expression, counts, argument="layer", where=where)
         own_data(adata)
         cls._register(adata, CellsField(spec), args)
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_arguments, plain_params
-from stomics_tools.data import ImageSpec, read_image_spots
+from stomics_tools.data import ImageSpec, decide_counts, read_image_spots
 from stomics_tools.data._image_field import ImageSpotsField
 from stomics_tools.data._matrix import dense_matrix
 from stomics_tools.model._objects import own_data, write_expression
@@ -137,8 +137,7 @@ class VARST(VarSTPredictions):
                 "`n_neighbors` and `use_coordinates` need coordinates. Name them in `setup_anndata(spatial_key=...)`."
             )
         if self.adata is not None:
-            _, counts = self._expression(self._read(expression=True))
-            logger.info("The expression is taken %s.", "as it is" if counts is None else "for counts: log1p of CP10k")
+            self._expression(self._read(expression=True))  # raises where it cannot be used
 
     # ------------------------------------------------------------------ setup
 
@@ -153,6 +152,7 @@ class VARST(VarSTPredictions):
         patient_key: str | None = None,
         section_key: str | None = None,
         covariate_keys: Sequence[str] | None = None,
+        counts: bool | None = None,
     ) -> None:
         """Say where in an AnnData the data lie. Everything is checked; if that fails, nothing has changed.
 
@@ -175,6 +175,9 @@ class VARST(VarSTPredictions):
             ``obs`` column of the sections. Default: patients.
         covariate_keys
             ``obs`` columns of further conditions, clinical or technical: numbers are continuous, all else categorical.
+        counts
+            True: the expression is counts, whole or corrected (for background, say). False: values are taken as they are.
+            By default whole, non-negative values are counts, and what was decided is logged.
 
         Raises
         ------
@@ -187,12 +190,13 @@ class VARST(VarSTPredictions):
         """
         args = cls._get_setup_method_args(**locals())
         keys = (covariate_keys,) if isinstance(covariate_keys, str) else tuple(covariate_keys or ())
-        spec = ImageSpec(features_key, layer, spatial_key, patient_key, section_key, keys)
+        spec = ImageSpec(features_key, layer, spatial_key, patient_key, section_key, keys, counts)
         if not isinstance(adata, AnnData):
             raise TypeError(f"Expected AnnData, found {type(adata).__name__}.")
-        if adata.is_view:
-            read_image_spots(adata, spec, expression=True)
-            own_data(adata)
+        spots = read_image_spots(adata, spec, expression=True)
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        decide_counts(spots.expression, counts, argument="layer", where=where)
+        own_data(adata)
         args["setup_args"]["covariate_keys"] = list(keys)
         cls._register(adata, ImageSpotsField(spec), args)
 
@@ -232,6 +236,7 @@ class VARST(VarSTPredictions):
         self._require_trained()
         data = self._data(adata)
         key = self._key if key_added is None else _validate.check_new_key(key_added, argument="key_added")
+        self.check_level(level)
         expected = self.predict(data)
         lower, upper = self.interval(data, level)
         latent = self.get_latent_representation(data)

@@ -13,7 +13,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from stomics_tools import _validate
-from stomics_tools._intervals import largest_level
+from stomics_tools._intervals import check_level, largest_level
 from stomics_tools.model.var_st._sampling import Sampling, draw_codes
 from stomics_tools.model.var_st._training import VarSTTraining
 
@@ -170,6 +170,20 @@ class VarSTPredictions(VarSTTraining):
         # A new patient may lie below all of training, but not below zero where nothing does, as in logarithms of counts.
         least = 0.0 if bool((self.module.gene_low >= 0).all()) else -torch.inf
         return (expected + lower).clamp(min=least).numpy(), (expected + upper).clamp(min=least).numpy()
+
+    def check_level(self, level: float) -> None:
+        """Raise ``ValueError`` if the patients and spots of training are too few for intervals of a level.
+
+        Parameters
+        ----------
+        level
+            See :meth:`interval`.
+        """
+        if self.is_trained_:
+            self.module.residuals.check_level(level)
+        else:
+            spots, folds = self._training_spots()
+            check_level(level, len(np.unique(folds.group)), spots.n_obs)
 
     @property
     def largest_level(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stomics_tools._intervals import N_QUANTILES, GroupResiduals, bounds, group_residuals, largest_level
+from stomics_tools._intervals import N_QUANTILES, GroupResiduals, bounds, check_level, group_residuals, largest_level
 
 
 class Residuals(nn.Module):
@@ -48,6 +48,10 @@ class Residuals(nn.Module):
         own = (getattr(self, name).cpu().numpy() for name in GroupResiduals._fields)
         lower, upper = bounds(GroupResiduals(*own), level)
         return torch.as_tensor(lower, dtype=torch.float32), torch.as_tensor(upper, dtype=torch.float32)
+
+    def check_level(self, level: float) -> None:
+        """Raise ``LevelError`` if no gene was measured in groups and spots enough for `level`."""
+        check_level(level, int(self.n_groups.max()), int(self.n_values.max()))
 
     @property
     def largest_level(self) -> float:
