@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
@@ -32,5 +33,17 @@ def plain_arguments(local: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments and results as h5ad and h5mu files can hold them: nothing that is ``None``, and our version added."""
-    return {**plain({k: v for k, v in params.items() if v is not None}), "stomics_tools_version": __version__}
+    """Arguments and results as h5ad and h5mu files can hold them: nothing that is ``None``, and our version added.
+
+    Lists that are no array, such as those of numbers and None, become their JSON.
+    """
+    return {**_storable(plain(params)), "stomics_tools_version": __version__}
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _storable(v) for name, v in value.items() if v is not None}
+    if isinstance(value, list) and not all(isinstance(v, str) for v in value):
+        is_array = all(isinstance(v, bool) for v in value) or all(type(v) in (int, float) for v in value)
+        return value if is_array else json.dumps(value, default=str)
+    return value

@@ -96,8 +96,10 @@ def check_new_key(key: Any, *, argument: str) -> str:
     reason = ""
     if not key:
         reason = "is empty"
-    elif "/" in key or "\0" in key:
-        reason = "holds a slash" if "/" in key else "holds a null character"
+    elif "/" in key or "\\" in key:
+        reason = "holds a slash" if "/" in key else "holds a backslash"
+    elif "\0" in key:
+        reason = "holds a null character"
     elif not key.strip("."):
         reason = "is made of dots"
     elif key.startswith("__"):
@@ -108,6 +110,25 @@ def check_new_key(key: Any, *, argument: str) -> str:
             "Choose another name, such as 'my_key'."
         )
     return key
+
+
+def check_indices(indices: Any, n_obs: int, *, argument: str = "indices") -> np.ndarray:
+    """Return rows int64 of an object of `n_obs`, all if None, given as integers or as a mask ``(n_obs,)``."""
+    if indices is None:
+        return np.arange(n_obs)
+    found = np.asarray(indices)
+    if found.dtype == bool and found.shape == (n_obs,):
+        return np.flatnonzero(found)
+    if found.size == 0:
+        found = found.astype(np.int64)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(
+            f"`{argument}` must be row numbers, or a mask of shape ({n_obs},), found {found.dtype} of shape {found.shape}."
+        )
+    outside = (found < -n_obs) | (found >= n_obs)
+    if outside.any():
+        raise IndexError(f"`{argument}`: there is no row {found[outside][0]} in {n_obs} observations.")
+    return found.astype(np.int64)
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:

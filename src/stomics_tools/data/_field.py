@@ -63,7 +63,8 @@ class SpotsField(BaseAnnDataField):
 
     def get_summary_stats(self, state_registry: dict) -> dict[str, int]:
         """Number of features of each modality and of batches."""
-        features = {f"n_{name}": m["n_features"] for name, m in state_registry["modalities"].items()}
+        # scvi-tools takes no dots in these names.
+        features = {f"n_{name.replace('.', '_')}": m["n_features"] for name, m in state_registry["modalities"].items()}
         return {"n_batch": len(state_registry["batches"]), **features}
 
     def view_state_registry(self, state_registry: dict) -> rich.table.Table:

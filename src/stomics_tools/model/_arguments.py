@@ -115,20 +115,19 @@ def _check(
     call = f"{model.__name__}()" if name == "__init__" else f"{model.__name__}.{name}()"
     parameters = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
     named = [n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    known = set(named)
-    if len(named) < len(parameters):  # other arguments are handed on
-        if not name.startswith("train"):
-            return
+    known, hands_on = set(named), len(named) < len(parameters)
+    if hands_on and name.startswith("train"):
         known |= _TRAINER | {"checkpoint_every"}
         for stage in ("train_stage1", "train_stage2") if name == "train" else ():
             known |= set(inspect.signature(getattr(model, stage, _nothing)).parameters)
         known -= {"self", "fit_kwargs", "trainer_kwargs"}
+        hands_on = False
     for argument in kwargs:
-        if argument not in known:
+        if argument not in known and not hands_on:
             hint = _hint(model, name, argument, sorted(known))
             raise TypeError(f"{call} has no argument `{argument}`. {hint}")
     places = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(args) > len(places):
+    if len(args) > len(places) and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         own = [p.name for p in places if p.name not in ("self", "cls")]
         n_given = len(args) - len(places) + len(own)
         raise TypeError(f"{call} takes {own} by position, found {n_given} values. Give the others by name.")

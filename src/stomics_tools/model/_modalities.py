@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from stomics_tools import _validate
+from stomics_tools import _keys, _validate
 from stomics_tools.data import SpotsSpec
 from stomics_tools.data._origin import recipes_of
 from stomics_tools.model._full_graph import FullGraphModel, restored
@@ -26,7 +26,7 @@ class ModalitiesModel(FullGraphModel):
     def setup_anndata(
         cls,
         adata: AnnData,
-        modalities: Mapping[str, str],
+        modalities: Mapping[str, str] | Sequence[str] | str | None = None,
         *,
         spatial_key: str = "spatial",
         batch_key: str | None = None,
@@ -44,7 +44,8 @@ class ModalitiesModel(FullGraphModel):
             Spots or cells, dense or sparse, in memory or backed.
         modalities
             Name of each modality to its ``obsm`` key, layer, or ``"X"``, for example
-            ``{"rna": "X_pca", "protein": "X_protein"}``.
+            ``{"rna": "X_pca", "protein": "X_protein"}``. A key alone is one modality. By default the one array that
+            :mod:`stomics_tools.pp` has written (``"X_pca"``, ``"X_protein"`` or ``"X_lsi"``).
         spatial_key
             ``obsm`` key of the coordinates ``(n_obs, 2 or 3)``, in any unit of length.
         batch_key
@@ -65,15 +66,16 @@ class ModalitiesModel(FullGraphModel):
         """
         if not isinstance(adata, AnnData):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}; see `setup_mudata`.")
+        modalities = _named(adata, modalities)
         args = cls._get_setup_method_args(**locals())
-        spec = SpotsSpec(dict(modalities), spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
+        spec = SpotsSpec(modalities, spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
         cls._setup(adata, spec, args)
 
     @classmethod
     def setup_mudata(
         cls,
         mdata: MuData,
-        modalities: Mapping[str, str],
+        modalities: Mapping[str, str] | Sequence[str] | str | None = None,
         *,
         spatial_key: str = "spatial",
         batch_key: str | None = None,
@@ -89,7 +91,8 @@ class ModalitiesModel(FullGraphModel):
         mdata
             Spots or cells; observation names join the modalities.
         modalities
-            Name of each modality of `mdata` to be used, to its ``obsm`` key, layer, or ``"X"``.
+            Name of each modality of `mdata` to be used, to its ``obsm`` key, layer, or ``"X"``; or their names alone, for
+            the array that :mod:`stomics_tools.pp` has written in each. By default all.
         spatial_key
             ``obsm`` key of the coordinates, in `mdata` or else in its modalities, which must then agree.
         batch_key
@@ -101,8 +104,9 @@ class ModalitiesModel(FullGraphModel):
         """
         if not isinstance(mdata, MuData):
             raise TypeError(f"`mdata` must be a MuData, found {type(mdata).__name__}; see `setup_anndata`.")
+        modalities = _named(mdata, modalities)
         args = cls._get_setup_method_args(**locals())
-        spec = SpotsSpec(dict(modalities), spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
+        spec = SpotsSpec(modalities, spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
         cls._setup(mdata, spec, args)
 
     # --------------------------------------------------------------- results
@@ -116,7 +120,12 @@ class ModalitiesModel(FullGraphModel):
         """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
 
     def get_latent_representation(
-        self, adata: AnnData | MuData | None = None, *, modality: str | None = None, batch_size: int = 8192
+        self,
+        adata: AnnData | MuData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        modality: str | None = None,
+        batch_size: int = 8192,
     ) -> np.ndarray:
         """Latent representation of every spot; nothing is written.
 
@@ -129,6 +138,8 @@ class ModalitiesModel(FullGraphModel):
             order; it may lack a modality. Spots of another object get a graph of their own. With ``edges="free"`` and
             ``preset="praga"``, which learn a weight of every edge in the object of setup, its edges have the weights that
             training starts from; a slice of the object of setup then has other rows by itself than in it.
+        indices
+            Rows of the object that are wanted, by default all. The others are read all the same, as neighbours of these.
         modality
             Of one modality instead of all together.
         batch_size
@@ -149,8 +160,9 @@ class ModalitiesModel(FullGraphModel):
         _validate.check_integer(batch_size, argument="batch_size")
         if modality is not None:
             _validate.check_option(modality, list(self._spec.modalities), argument="modality")
+        rows = _validate.check_indices(indices, self._data(adata).n_obs)
         inputs, known = self._inputs(adata)
-        return restored(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))
+        return restored(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))[rows]
 
     def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
         """Every modality as the model reconstructs it from the latent representation; nothing is written.
@@ -224,3 +236,44 @@ class ModalitiesModel(FullGraphModel):
         values = values[:, columns] if recipe is None else recipe.features_of(values, columns)
         index = self._data(adata).obs_names
         return pd.DataFrame(values, index=index, columns=[names[i] for i in columns])
+
+
+_WRITTEN = {_keys.PCA: "rna", _keys.PROTEIN: "protein", _keys.LSI: "atac"}
+"""Arrays that the recipes of `pp` write, and the modality that each is of."""
+
+
+def _named(data: AnnData | MuData, modalities: Any) -> dict[str, str]:
+    """Name of each modality to its key, out of whatever way they were given in."""
+    several = isinstance(data, MuData)
+    if modalities is None:
+        modalities = list(data.mod) if several else _written(data, "adata")
+    elif isinstance(modalities, str):
+        modalities = [modalities] if several else {_WRITTEN.get(modalities, "expression"): modalities}
+    if several and isinstance(modalities, Sequence):
+        names = list(modalities)
+        for name in names:
+            _validate.check_key(name, data.mod, argument="modalities", where="mdata.mod")
+        modalities = {name: next(iter(_written(data.mod[name], f"mdata[{name!r}]").values())) for name in names}
+    if not isinstance(modalities, Mapping) or not all(isinstance(key, str) for key in modalities.values()):
+        raise TypeError(
+            "`modalities` must map names to keys, for example {'rna': 'X_pca', 'protein': 'X_protein'}, "
+            f"found {modalities!r}."
+        )
+    if not modalities:
+        raise ValueError("`modalities` is empty. Name one at least, for example {'rna': 'X_pca'}.")
+    return {_validate.check_new_key(name, argument="modalities"): key for name, key in modalities.items()}
+
+
+def _written(adata: AnnData, where: str) -> dict[str, str]:
+    """The one array that a recipe has written, by the name of its modality."""
+    found = {name: key for key, name in _WRITTEN.items() if key in adata.obsm}
+    if len(found) == 1:
+        return found
+    if found:
+        raise ValueError(
+            f"`modalities`: `{where}.obsm` holds {list(found.values())}. Say which are meant, as in {found}."
+        )
+    raise KeyError(
+        f"`modalities`: none of {list(_WRITTEN)} is in `{where}.obsm` (keys: {list(adata.obsm)}). Prepare it, for RNA by "
+        "`stomics_tools.pp.rna`, or name the array."
+    )

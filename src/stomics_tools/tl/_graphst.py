@@ -9,7 +9,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated
+from stomics_tools._validate import check_annotated, check_new_key
 from stomics_tools.model import GraphST
 
 
@@ -80,6 +80,7 @@ def graphst(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    check_new_key(key_added, argument="key_added")
     check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing GraphST")

@@ -70,6 +70,7 @@ def masked_diffusion(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing MaskedDiffusion")
@@ -136,6 +137,7 @@ def reconstruct_positions(
     KeyError, TypeError, ValueError
         If something that it takes is not there or cannot be used. `adata` is then as it was.
     """
+    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     _validate.check_new_key(key_added, argument="key_added")
@@ -208,6 +210,7 @@ def impute_expression(
         If something that it takes is not there or cannot be used, or nothing is to be filled in. `adata` is then as it
         was.
     """
+    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     _validate.check_new_key(key_added, argument="key_added")

@@ -10,7 +10,7 @@ from mudata import MuData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated
+from stomics_tools._validate import check_annotated, check_new_key
 from stomics_tools.model import PRAGASpike
 
 
@@ -72,6 +72,7 @@ def praga_spike(
     ``adata.uns["<key_added>"]["params"]``
         Settings, seed and versions.
     """
+    check_new_key(key_added, argument="key_added")
     check_annotated(adata)
     data = adata.copy() if copy else adata
     start = logg.info("computing PRAGASpike")

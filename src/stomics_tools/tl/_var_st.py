@@ -9,7 +9,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
-from stomics_tools._validate import check_annotated
+from stomics_tools._validate import check_annotated, check_new_key
 from stomics_tools.model import VARST
 
 
@@ -83,6 +83,7 @@ def var_st(
         ``"params"``: settings, seed and versions; ``"codebook"``: how the codes are used, see
         :func:`~stomics_tools.pl.codebook_usage`.
     """
+    check_new_key(key_added, argument="key_added")
     check_annotated(adata, mudata=False)
     data = adata.copy() if copy else adata
     start = logg.info("computing VARST")

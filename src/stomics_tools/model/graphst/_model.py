@@ -297,7 +297,13 @@ class GraphST(FullGraphModel):
             **trainer_kwargs,
         )
 
-    def get_latent_representation(self, adata: AnnData | None = None) -> np.ndarray:
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
         """Latent representation of every spot; nothing is written.
 
         Parameters
@@ -305,6 +311,10 @@ class GraphST(FullGraphModel):
         adata
             The object of setup by default, or another one with the genes of setup: a slice that the model has not seen
             gets a graph of its own.
+        indices
+            Rows of the object that are wanted, by default all. The others are read all the same, as neighbours of these.
+        batch_size
+            Spots whose expression is encoded at a time, by default all; the result does not depend on it.
 
         Returns
         -------
@@ -318,8 +328,11 @@ class GraphST(FullGraphModel):
             If genes of setup are not there.
         """
         self._require_trained()
+        if batch_size is not None:
+            _validate.check_integer(batch_size, argument="batch_size")
+        rows = _validate.check_indices(indices, self._data(adata).n_obs)
         inputs, _ = self._inputs(adata)
-        return restored(inputs, self.module.latent(inputs))
+        return restored(inputs, self.module.latent(inputs, batch_size))[rows]
 
     def get_reconstruction(self, adata: AnnData | None = None) -> np.ndarray:
         """Reconstruction ``H`` of every spot from its neighbourhood, what the paper clusters; nothing is written.

@@ -138,9 +138,11 @@ class GraphSTModule(nn.Module):
         self.axes[:, : inner.shape[1]] = inner @ (smooth @ principal).to(inner)
 
     @torch.no_grad()
-    def latent(self, inputs: Inputs) -> Tensor:
-        """``Z``, along the axes of :meth:`orient` if there are any, ``(n_obs, n_latent)``."""
-        return self._aggregated(inputs, inputs.values @ (self.encoder @ self.axes))
+    def latent(self, inputs: Inputs, batch_size: int | None = None) -> Tensor:
+        """``Z``, along the axes of :meth:`orient` if there are any, ``(n_obs, n_latent)``, encoded in batches."""
+        weight = self.encoder @ self.axes
+        batches = inputs.values.split(batch_size or max(inputs.n_obs, 1))
+        return self._aggregated(inputs, torch.cat([values @ weight for values in batches]))
 
     @torch.no_grad()
     def reconstruction(self, inputs: Inputs) -> Tensor:

@@ -146,11 +146,11 @@ class Drawing:
         return total[0], total[1]
 
     @torch.no_grad()
-    def tokens(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def tokens(self, n_window: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows, and the last tokens ``(n, width)`` of their cells, with all that is given known without noise."""
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(self._given.told), generator=torch.Generator().manual_seed(0))
-        for rows in order.split(self._module.settings.n_window):
+        for rows in order.split(n_window or self._module.settings.n_window):
             yield rows, self._tokens_of(rows, generator)
 
     def _tokens_of(self, rows: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -214,28 +214,43 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         how = How(position=False)
         return self._hidden_expression(adata, hidden, how, generator, expected=True, positions=use_positions)
 
-    def get_latent_representation(self, adata: AnnData | None = None, *, use_positions: bool = True) -> np.ndarray:
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        use_positions: bool = True,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
         """Embedding of every cell among the others: the last tokens of the network without noise; nothing is written.
 
         Parameters
         ----------
         adata
             The object of setup by default, or another one.
+        indices
+            Rows of the object that are wanted, by default all. The others are read all the same, as neighbours of these.
         use_positions
             Whether positions are read.
+        batch_size
+            Cells that the network sees at a time, by default `n_window`. Only these are among one another, so that the
+            result depends on it.
 
         Returns
         -------
         float32 ``(n_obs, width)``.
         """
         self._require_trained()
+        if batch_size is not None:
+            _validate.check_integer(batch_size, argument="batch_size")
+        wanted = _validate.check_indices(indices, self._data(adata).n_obs)
         cells = self._read(adata, coordinates=use_positions)
         result = np.zeros((cells.n_obs, self._settings.width), dtype=np.float32)
         nobody = np.zeros(cells.n_obs, dtype=bool)
         for rows, given, _ in self._given(cells, ~nobody if use_positions else nobody, nobody):
-            for part, tokens in Drawing(self.module, given, How()).tokens():
+            for part, tokens in Drawing(self.module, given, How()).tokens(batch_size):
                 result[rows[part.numpy()]] = tokens.numpy()
-        return result
+        return result[wanted]
 
     # ------------------------------------------------------------------ parts
 

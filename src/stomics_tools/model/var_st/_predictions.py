@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Literal
 
@@ -202,6 +202,7 @@ class VarSTPredictions(VarSTTraining):
         self,
         adata: AnnData | None = None,
         *,
+        indices: Sequence[int] | np.ndarray | None = None,
         source: Literal["expression", "features"] = "features",
         batch_size: int = 512,
     ) -> np.ndarray:
@@ -211,6 +212,8 @@ class VarSTPredictions(VarSTTraining):
         ----------
         adata
             See :meth:`predict`; ``source="expression"`` needs the genes of training as well.
+        indices
+            Rows of the object that are wanted, by default all. The others are read all the same, as neighbours of these.
         source
             ``"features"``: the condition of the transformer; ``"expression"``: the field of stage 1, averaged over the
             groups of genes of its second coarsest scale, side by side.
@@ -224,14 +227,16 @@ class VarSTPredictions(VarSTTraining):
         _validate.check_option(source, ["expression", "features"], argument="source")
         if source == "features":
             self._require_trained()
-            return self._of_inputs(adata, batch_size, self._settings.n_condition, self.module.conditions)
+            rows = _validate.check_indices(indices, self._data(adata).n_obs)
+            return self._of_inputs(adata, batch_size, self._settings.n_condition, self.module.conditions)[rows]
         self._require_stage1()
+        rows = _validate.check_indices(indices, self._data(adata).n_obs)
         stage1 = self.module.stage1
         scale = min(1, len(stage1.scales.sizes) - 1)
         parts = []
         for x, measured in self._profiles(adata, batch_size):
             parts.append(stage1.scales.down(stage1.encode(x, measured), scale).flatten(1).cpu())
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).numpy()[rows]
 
     @torch.no_grad()
     def reconstruct(
