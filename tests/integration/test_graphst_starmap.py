@@ -30,7 +30,7 @@ def test_layers_of_cortex_seen_and_unseen(sections: list[AnnData]) -> None:
     for adata, least in ((seen, 0.75), (unseen, 0.5)):
         spatial_domains(adata, adata.obs["region"].nunique(), use_rep="X_graphst")
         assert score_labels(adata.obs["region"], adata.obs["spatial_domain"])["ari"] > least
-        adata.obsm["genes"] = model.get_expression(adata)
+        adata.obsm["genes"] = model.get_expression(adata).to_numpy()
         table = evaluate_representation(adata, "region", use_rep=["X_graphst", "genes"])
         learned, plain = table["macro_f1"]
         assert learned > max(plain, 0.7)
