@@ -139,6 +139,17 @@ def test_measured_expression_has_the_unit_of_the_predicted(results, form):
     assert ax.get_title() == f"g1, r = {r:.2f}"
 
 
+def test_one_name_is_a_name_and_foreign_records_are_passed_over(results):
+    ax = pl.modality_weights(results, modalities="adt", show=False)
+    assert ax.get_title() == "adt"
+    ax = pl.history({"train_loss": np.arange(3.0), "other": np.arange(3.0)}, keys="other", show=False)
+    assert ax.get_ylabel() == "other"
+    for foreign in ("text", {"params": None}, np.arange(3)):
+        results.uns["spatial_predicted"] = results.uns["var_st"] = foreign
+        assert len(pl.positions(results, "depth", dispersion=False, show=False)) == 2
+        assert pl.intervals(results, "g0", show=False).get_title().endswith("% inside")
+
+
 def test_genes_that_repeat_are_refused(results):
     results.var_names = ["g0", "g1", "g1"]
     assert pl.expression(results, "g0", show=False)[0].get_title() == "g0, measured"

@@ -35,7 +35,7 @@ _WIDE = 30
 def compare_models(
     table: pd.DataFrame,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     palette: Palette | None = None,
     ncols: int = 4,
     ax: Axes | None = None,
@@ -54,7 +54,7 @@ def compare_models(
     table
         One row a model and seed.
     metrics
-        Columns to draw. Default: ARI, NMI, silhouette, stability, reconstruction error, time and memory, as far as the
+        Column, or columns, to draw. Default: ARI, NMI, silhouette, stability, reconstruction error, time and memory, as far as the
         table has them. A column without any value is left out.
     palette
         Colours of the models, in their order or by name, or a colour map.
@@ -81,6 +81,7 @@ def compare_models(
         If there is nothing to draw, or `ax` is given for several metrics.
     """
     check_integer(ncols, argument="ncols")
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     check_key("model", table.columns, argument="table", where="table.columns")
     for metric in metrics or ():
         check_key(metric, table.columns, argument="metrics", where="table.columns")

@@ -19,7 +19,7 @@ from stomics_tools.pl._common import finish
 def history(
     model: Any,
     *,
-    keys: Sequence[str] | None = None,
+    keys: str | Sequence[str] | None = None,
     ax: Axes | None = None,
     save: str | Path | None = None,
     show: bool | None = None,
@@ -32,7 +32,7 @@ def history(
     model
         A trained model, or its ``history``: a mapping from names to series or one-column frames indexed by epoch.
     keys
-        Names to draw. Default: every one that ends in ``"loss"``, or all if none does.
+        Name, or names, to draw. Default: every one that ends in ``"loss"``, or all if none does.
     ax
         Axes to draw on.
     save
@@ -58,6 +58,7 @@ def history(
         raise ValueError("`model` has no training history. Call `model.train()` first.")
     if keys is None:
         keys = [key for key in record if key.endswith("loss")] or list(record)
+    keys = [keys] if isinstance(keys, str) else list(keys)
     for key in keys:
         check_key(key, record, argument="keys", where="model.history")
     if ax is None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from stomics_tools._validate import check_annotated, check_integer
 from stomics_tools.pl._common import finish, root_figure
+from stomics_tools.pl._lookup import stored_params
 from stomics_tools.pl._measured import chosen_genes, measured_genes, predicted_genes
 from stomics_tools.pl._panels import given_axes, slice_rows
 from stomics_tools.pl._tissue import panel_grid
@@ -82,7 +83,7 @@ def intervals(
         predicted_genes(adata, f"{key}{end}", names, argument="key") for end in ("", "_lower", "_upper")
     )
     measured = measured_genes(adata, layer, key, names)
-    level = adata.uns.get(key, {}).get("params", {}).get("level")
+    level = stored_params(adata, key).get("level")
     slices = slice_rows(adata, batch_key, otherwise="")
     panels = [
         (f"{gene}, {part}" if part else gene, i, rows) for i, gene in enumerate(names) for part, rows in slices.items()

@@ -6,7 +6,7 @@ of a modality may have changed since the MuData was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,13 @@ def obsm_table(adata: AnnData | MuData, key: str, *, argument: str) -> pd.DataFr
 def holders(adata: AnnData | MuData) -> dict[str, AnnData | MuData]:
     """The object itself, named ``""``, and its modalities by name."""
     return {"": adata} if isinstance(adata, AnnData) else {"": adata, **adata.mod}
+
+
+def stored_params(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """Arguments that a model recorded in ``uns[key]["params"]``; nothing where something else is stored there."""
+    record = adata.uns.get(key)
+    params = record.get("params") if isinstance(record, Mapping) else None
+    return params if isinstance(params, Mapping) else {}
 
 
 def join_by_name(adata: AnnData | MuData, pieces: dict[str, pd.DataFrame], *, argument: str, key: str) -> pd.DataFrame:

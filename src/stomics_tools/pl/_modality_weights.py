@@ -25,7 +25,7 @@ def modality_weights(
     *,
     key: str = "praga_spike",
     table: str = "modality_weights",
-    modalities: Sequence[str] | None = None,
+    modalities: str | Sequence[str] | None = None,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     size: float = 1.0,
@@ -53,7 +53,7 @@ def modality_weights(
         ``"modality_weights"``, or ``"spatial_weights"``: of each modality, how much the spatial graph counts beside
         the graph of its features. Any other table ``(n_obs, n_columns)`` of numbers of that name works too.
     modalities
-        Columns to draw. Default: all.
+        Column, or columns, to draw. Default: all.
     spatial_key
         ``obsm`` key of the coordinates, ``(n_obs, 2 or 3)``.
     batch_key
@@ -95,6 +95,7 @@ def modality_weights(
     check_integer(ncols, argument="ncols")
     _check_table(adata, key, _keys.table(key, table))
     weights = obsm_table(adata, _keys.table(key, table), argument="key")
+    modalities = [modalities] if isinstance(modalities, str) else modalities
     for name in modalities or ():
         check_key(name, weights.columns, argument="modalities", where=f".obsm[{_keys.table(key, table)!r}].columns")
     weights = weights[list(modalities)] if modalities is not None else weights

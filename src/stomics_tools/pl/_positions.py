@@ -16,7 +16,7 @@ from stomics_tools._validate import check_annotated, check_coordinates, check_ke
 from stomics_tools.metrics import align, normalized_rmsd
 from stomics_tools.pl._color import color_values
 from stomics_tools.pl._common import finish, root_figure
-from stomics_tools.pl._lookup import spot_coordinates
+from stomics_tools.pl._lookup import spot_coordinates, stored_params
 from stomics_tools.pl._paint import check_palette, draw_key, legend_margin, number_scale, paint, paint_numbers
 from stomics_tools.pl._palette import Palette
 from stomics_tools.pl._panels import given_axes, slice_rows
@@ -114,7 +114,7 @@ def positions(
     if dispersion:
         check_key(scatter_key, adata.obsm, argument="dispersion", where="adata.obsm")
     with_dispersion = scatter_key in adata.obsm if dispersion is None else dispersion
-    placed = adata.uns.get(key, {}).get("params", {}).get("landmarks") is not None if in_frame is None else in_frame
+    placed = stored_params(adata, key).get("landmarks") is not None if in_frame is None else in_frame
     slices = slice_rows(adata, batch_key, otherwise="")
     kinds = ["true", "predicted", "dispersion"][: 3 if with_dispersion else 2]
     given = given_axes(ax, len(kinds) * len(slices), what=f"{', '.join(kinds)} of each slice")

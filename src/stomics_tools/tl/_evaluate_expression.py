@@ -29,7 +29,7 @@ def evaluate_expression(
     section_key: str | None = None,
     spatial_key: str = _keys.SPATIAL,
     split: Split = "patient",
-    held_out: Sequence[str] | None = None,
+    held_out: str | Sequence[str] | None = None,
     n_folds: int = 5,
     n_genes: int = 200,
     min_share: float = 0.1,
@@ -159,6 +159,7 @@ def evaluate_expression(
     )
     folds = expression_folds(spots.obs, split=split, patient_key=patient_key, section_key=section_key, n_folds=n_folds)
     if held_out is not None:
+        held_out = [held_out] if isinstance(held_out, str) else held_out
         for name in held_out:
             check_option(str(name), [fold.name for fold in folds], argument="held_out")
         folds = [fold for fold in folds if fold.name in {str(name) for name in held_out}]
