@@ -26,7 +26,7 @@ from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model._objects import own_data
 from stomics_tools.model._outputs import Outputs
-from stomics_tools.train import FullBatchPlan, Scheduler, count_devices, fit, read_checkpoint
+from stomics_tools.train import FullBatchPlan, Scheduler, count_devices, fit, read_checkpoint, yielding
 
 logger = logging.getLogger("stomics_tools")
 
@@ -105,6 +105,7 @@ class FullGraphModel(SpatialModel):
 
     # -------------------------------------------------------------- training
 
+    @yielding()
     def _fit(
         self,
         *,
@@ -180,6 +181,7 @@ class FullGraphModel(SpatialModel):
         known = spots.fingerprint() == self._trained_on
         return self._prepare(spots, trained_on=known).to(self.device), known
 
+    @yielding()
     def write_results(self, adata: AnnData | MuData | None = None, *, key_added: str | None = None) -> None:
         """Write the outputs of the model into an object.
 

@@ -17,6 +17,7 @@ from stomics_tools.data import SpotsSpec
 from stomics_tools.data._origin import recipes_of
 from stomics_tools.model._full_graph import FullGraphModel, restored
 from stomics_tools.model._outputs import chosen_features
+from stomics_tools.train import yielding
 
 
 class ModalitiesModel(FullGraphModel):
@@ -119,6 +120,7 @@ class ModalitiesModel(FullGraphModel):
     def _denoised(self, inputs: Any, *, trained_on: bool) -> dict[str, torch.Tensor]:
         """Modalities as the model sees them, ``(n_obs, n_features)`` each, rows in the order of the inputs."""
 
+    @yielding()
     def get_latent_representation(
         self,
         adata: AnnData | MuData | None = None,
@@ -164,6 +166,7 @@ class ModalitiesModel(FullGraphModel):
         inputs, known = self._inputs(adata)
         return restored(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))[rows]
 
+    @yielding()
     def get_denoised(self, adata: AnnData | MuData | None = None) -> dict[str, np.ndarray]:
         """Every modality as the model reconstructs it from the latent representation; nothing is written.
 

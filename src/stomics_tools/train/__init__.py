@@ -8,6 +8,7 @@ from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
 from stomics_tools.train._plan import FullBatchPlan, Scheduler
 from stomics_tools.train._runner import fit
 from stomics_tools.train._scvi_settings import follow_verbosity, seed_or_default
+from stomics_tools.train._threads import yielding
 
 __all__ = [
     "EMA",
@@ -24,4 +25,5 @@ __all__ = [
     "resolve_device",
     "row_batches",
     "seed_or_default",
+    "yielding",
 ]

@@ -37,7 +37,9 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
         if done % self._every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             partial = self._path.with_suffix(".partial")
-            trainer.save_checkpoint(partial)  # on every device: their states are gathered, the first one writes
+            trainer.save_checkpoint(
+                partial, weights_only=False
+            )  # on every device: their states are gathered, the first one writes
             if trainer.is_global_zero:
                 os.replace(partial, self._path)
 

@@ -24,6 +24,7 @@ from stomics_tools.train._generators import Generators
 from stomics_tools.train._history import BringBack, History
 from stomics_tools.train._plan import Plan
 from stomics_tools.train._progress import EpochProgress
+from stomics_tools.train._threads import before_fork
 
 
 def fit(
@@ -81,6 +82,8 @@ def fit(
         )
         plan.trained_on = trainer.strategy.root_device
         forked = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if forked:
+            before_fork()
         # A process that has started CUDA cannot fork others that use it.
         with local_seed(seed, "cpu" if forked else plan.trained_on), as_found(trainer), _interruptible():
             plan.train()

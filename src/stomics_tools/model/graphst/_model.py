@@ -21,7 +21,7 @@ from stomics_tools.model.graphst._genes import choose
 from stomics_tools.model.graphst._inputs import Inputs, check_sizes, prepare
 from stomics_tools.model.graphst._module import GraphSTModule
 from stomics_tools.model.graphst._settings import Contrast, Corruption, SelfLoop, resolve
-from stomics_tools.train import Scheduler
+from stomics_tools.train import Scheduler, yielding
 
 _MODALITY = "expression"
 
@@ -297,6 +297,7 @@ class GraphST(FullGraphModel):
             **trainer_kwargs,
         )
 
+    @yielding()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -334,6 +335,7 @@ class GraphST(FullGraphModel):
         inputs, _ = self._inputs(adata)
         return restored(inputs, self.module.latent(inputs, batch_size))[rows]
 
+    @yielding()
     def get_reconstruction(self, adata: AnnData | None = None) -> np.ndarray:
         """Reconstruction ``H`` of every spot from its neighbourhood, what the paper clusters; nothing is written.
 

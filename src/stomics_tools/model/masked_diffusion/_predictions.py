@@ -15,6 +15,7 @@ from stomics_tools.model.masked_diffusion._preparation import normalized
 from stomics_tools.model.masked_diffusion._queries import MaskedDiffusionQueries
 from stomics_tools.model.masked_diffusion._sampler import Sampler
 from stomics_tools.model.masked_diffusion._settings import Mode
+from stomics_tools.train import yielding
 
 Estimate = Literal["layout", "mean"]
 _FEWEST_LANDMARKS = 3
@@ -36,6 +37,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         """Genes in the order of training."""
         return list(self._state["gene_names"])
 
+    @yielding()
     def sample(
         self,
         adata: AnnData | None = None,
@@ -132,6 +134,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             draws = np.stack([self._hidden_expression(adata, hidden, how, generator) for _ in range(n_samples)])
         return draws[0] if n_samples == 1 else draws
 
+    @yielding()
     def consensus(
         self,
         adata: AnnData | None = None,
@@ -184,6 +187,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             position = self._positions(adata, None, how, lambda drawing: drawing.expected_layout)[0]
         return Consensus(position, np.sqrt(squared))
 
+    @yielding()
     def impute(
         self,
         adata: AnnData | None = None,
@@ -214,6 +218,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         how = How(position=False)
         return self._hidden_expression(adata, hidden, how, generator, expected=True, positions=use_positions)
 
+    @yielding()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,

@@ -21,7 +21,7 @@ from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit
 from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.model.masked_diffusion._windows import Windows
-from stomics_tools.train import EMA, MiniBatchPlan, fit, read_checkpoint
+from stomics_tools.train import EMA, MiniBatchPlan, fit, read_checkpoint, yielding
 
 _LEAST_SETS = 6
 _VISITS_OF_HELD_OUT = 3
@@ -34,6 +34,7 @@ class MaskedDiffusionTraining(SpatialModel):
     _settings: DiffusionSettings
     _spec: Any
 
+    @yielding()
     def train(
         self,
         max_epochs: int = 40,

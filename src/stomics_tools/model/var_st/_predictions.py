@@ -16,6 +16,7 @@ from stomics_tools import _validate
 from stomics_tools._intervals import check_level, largest_level
 from stomics_tools.model.var_st._sampling import Sampling, draw_codes
 from stomics_tools.model.var_st._training import VarSTTraining
+from stomics_tools.train import yielding
 
 logger = logging.getLogger("stomics_tools")
 
@@ -29,6 +30,7 @@ class VarSTPredictions(VarSTTraining):
         return list(self._state["gene_names"])
 
     @torch.no_grad()
+    @yielding()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -66,6 +68,7 @@ class VarSTPredictions(VarSTTraining):
             adata, batch_size, len(self.gene_names), lambda x: self.module.restore(self.module.expectation(x))
         )
 
+    @yielding()
     def sample(
         self,
         adata: AnnData | None = None,
@@ -198,6 +201,7 @@ class VarSTPredictions(VarSTTraining):
         return largest_level(len(np.unique(folds.group)), spots.n_obs)
 
     @torch.no_grad()
+    @yielding()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -239,6 +243,7 @@ class VarSTPredictions(VarSTTraining):
         return torch.cat(parts).numpy()[rows]
 
     @torch.no_grad()
+    @yielding()
     def reconstruct(
         self, adata: AnnData | None = None, *, n_scales: int | None = None, batch_size: int = 512
     ) -> np.ndarray:

@@ -23,7 +23,7 @@ from stomics_tools.model.var_st._folds import Folds
 from stomics_tools.model.var_st._module import Stage1, Stage2
 from stomics_tools.model.var_st._smooth import fit_left_out
 from stomics_tools.model.var_st._stage1 import VarSTStage1, stage1_of
-from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpoint, row_batches
+from stomics_tools.train import MiniBatchPlan, fit, history_tables, read_checkpoint, row_batches, yielding
 
 logger = logging.getLogger("stomics_tools")
 
@@ -113,6 +113,7 @@ class VarSTTraining(VarSTStage1):
         _validate.check_option(stage, ["both", 1, 2], argument="stage")
         self._stage = stage
 
+    @yielding()
     def train_stage1(
         self,
         *,
@@ -197,6 +198,7 @@ class VarSTTraining(VarSTStage1):
             self._train_args = {"stage1_epochs": max_epochs, "seed": seed}
         self._warn_of_codes()
 
+    @yielding()
     def train_stage2(
         self,
         *,
