@@ -36,8 +36,7 @@ def as_trained(
         If there is no saved model of this class, or `batch_key` does not fit to it.
     """
     with named("load_model"):
-        _, meta = model_class._read_saved(folder)
-    setup: dict[str, Any] = meta["setup"]
+        setup: dict[str, Any] = model_class.load_registry(folder)["setup_args"]
     keys = setup["modalities"]
     if isinstance(data, AnnData) and len(keys) > 1 and not set(keys.values()) <= set(data.obsm):
         data = as_mudata(data, None)

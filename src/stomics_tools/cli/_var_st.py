@@ -11,7 +11,7 @@ from stomics_tools import __version__
 
 _STAGE1 = ("output", "predict", "save_model")
 """Options that stage 1 alone has no use for."""
-_LOADED = ("stage1", "predict", "save_model", "max_epochs", "n_top_genes", "counts")
+_LOADED = ("stage1", "predict", "save_model", "max_epochs", "batch_size", "lr", "n_top_genes", "counts")
 """Options that a model which is trained already has no use for."""
 
 
@@ -41,6 +41,8 @@ def var_st(
     n_neighbors: int | None = None,
     level: float = 0.8,
     max_epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -103,6 +105,10 @@ def var_st(
         Share of the values that the interval is to hold.
     max_epochs
         Epochs of each stage. Default: as many as show 20,000 spots to it, within limits.
+    batch_size
+        Spots of a step, of each stage. Default: 256 in stage 1, 64 in stage 2.
+    lr
+        Learning rate, of each stage. Default: 0.0002 in stage 1, 0.001 in stage 2.
     seed
         Seed of everything random.
     accelerator
@@ -188,14 +194,22 @@ def var_st(
         assert stage1 is not None
         with named("stage1"):
             model.load_stage1(stage1, seed=seed)
-    model.train(
-        max_epochs=max_epochs,
-        seed=seed,
-        accelerator=accelerator,
-        devices=devices,
-        enable_progress_bar=sys.stderr.isatty(),
-        key_added=None,
-    )
+    shared = {name: value for name, value in (("batch_size", batch_size), ("lr", lr)) if value is not None}
+    try:
+        model.train(
+            max_epochs=max_epochs,
+            seed=seed,
+            accelerator=accelerator,
+            devices=devices,
+            enable_progress_bar=sys.stderr.isatty(),
+            key_added=None,
+            **shared,
+        )
+    except Exception as error:
+        if stage1 is not None and training_stage == "both" and "stage1_train_loss" in model.history_:
+            model.save_stage1(stage1, overwrite=overwrite)
+            error.add_note(f"Stage 1 is in '{stage1}': go on from it by `--training-stage 2`.")
+        raise
     trained = [name for name in ("stage1", "stage2") if f"{name}_train_loss" in model.history]
     how = "; ".join(f"{name}, {losses(model.history, f'{name}_train_loss')}" for name in trained)
     clock.step("train", f"VARST {how}")

@@ -15,6 +15,7 @@ from scanpy import logging as logg
 from scanpy import settings
 
 from stomics_tools import _keys
+from stomics_tools._paths import user_path
 from stomics_tools._validate import check_key, check_obs_names, check_option
 from stomics_tools.datasets import _registry as registry
 from stomics_tools.datasets._join import join
@@ -131,7 +132,7 @@ def mouse_thymus(path: str | Path | None = None, *, section: str = "1") -> MuDat
 
 
 def _load(entry: PublicSlice, path: str | Path | None) -> MuData:
-    folder = _download(entry) if path is None else Path(path)
+    folder = _download(entry) if path is None else user_path(path)
     absent = [file for file in entry.files.values() if not (folder / file).exists()]
     if absent:
         raise FileNotFoundError(

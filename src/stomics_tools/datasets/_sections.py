@@ -10,12 +10,13 @@ import anndata as ad
 import pandas as pd
 from anndata import AnnData
 
+from stomics_tools._paths import user_path
 from stomics_tools._validate import check_obs_names
 
 
 def check_folder(folder: str | Path) -> Path:
     """Return `folder` as a path; ``FileNotFoundError`` unless it is there."""
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"`folder`: there is no folder '{folder}'.")
     return folder

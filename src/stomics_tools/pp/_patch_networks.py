@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stomics_tools._paths import user_path
 from stomics_tools.pp._patch_stream import Describe
 
 
@@ -46,6 +47,8 @@ def resolve_encoder(
     package, _, model = encoder.partition(":")
     if not model or package not in _LOADERS:
         raise ValueError(f"`encoder` must be 'timm:<model>', 'open_clip:<model>' or a callable, found {encoder!r}.")
+    if str(weights).startswith("~"):
+        weights = user_path(str(weights))
     network = _LOADERS[package](_installed(package), model, weights)
     return encoder, lambda patches: encode(network, patches, encoder)
 

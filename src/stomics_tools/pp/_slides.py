@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from tifffile import TiffFile, TiffFileError, imread
 
+from stomics_tools._paths import user_path
+
 _TIFF = (".tif", ".tiff", ".svs", ".btf", ".ndpi", ".scn")
 _BLOCK_ROWS = 512
 
@@ -33,7 +35,7 @@ def open_slide(image: Any, *, argument: str) -> Slide:
     Parameters
     ----------
     image
-        Array or lazily sliceable array ``(height, width, 3)``, uint8 or floats in [0, 1], or the path of a JPEG, PNG
+        Array, tensor or lazily sliceable array ``(height, width, 3)``, uint8 or floats in [0, 1], or the path of a JPEG, PNG
         or other file that Pillow reads, which is decoded as a whole when loaded, or of a TIFF, which is read piecewise.
     argument
         What the caller named it, for the messages.
@@ -46,10 +48,19 @@ def open_slide(image: Any, *, argument: str) -> Slide:
         If the file cannot be read or the image is not RGB, has other values than described or NaN.
     """
     if isinstance(image, str | Path):
-        return _open_file(Path(image), argument)
+        return _open_file(user_path(image), argument)
+    if hasattr(image, "detach"):  # a tensor of torch
+        image = image.detach().cpu().numpy()
     if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
         raise TypeError(f"`{argument}` must be an array or the path of a file, found {type(image).__name__}.")
-    return _checked(tuple(image.shape), np.dtype(image.dtype), lambda: image, argument)
+    try:
+        dtype = np.dtype(image.dtype)
+    except TypeError as error:
+        raise TypeError(
+            f"`{argument}` must be an array with a dtype of NumPy, found {type(image).__name__} of {image.dtype}. Convert "
+            "it by `numpy.asarray`."
+        ) from error
+    return _checked(tuple(image.shape), dtype, lambda: image, argument)
 
 
 def _open_file(path: Path, argument: str) -> Slide:

@@ -15,6 +15,7 @@ from mudata import MuData
 from scanpy import logging as logg
 
 from stomics_tools import _keys
+from stomics_tools._paths import user_path
 from stomics_tools._validate import check_annotated, check_seeds
 from stomics_tools.data import SpotsSpec, read_spots
 from stomics_tools.metrics import score_labels, silhouette
@@ -152,7 +153,7 @@ def compare_models(
         [*scores, "seconds", "peak_mib", "n_domains"],
         data=digest.hexdigest()[:16],
         arguments={contender.name: contender.described(n_domains) for contender in contenders},
-        out=None if out is None else Path(out),
+        out=None if out is None else user_path(out),
     )
     missing = [(contender, seed) for seed in seeds for contender in contenders if (contender.name, seed) not in rows]
     with progress_bar(total=len(missing), unit="run", disable=not progress) as bar:
