@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
 from scanpy import logging as logg
 from scipy import sparse
 from sklearn.decomposition import PCA
+from threadpoolctl import ThreadpoolController
 
 from stomics_tools._params import plain_params
 from stomics_tools._validate import check_counts
@@ -78,13 +79,19 @@ def warn_subset(counts: sparse.csr_matrix, adata: AnnData, where: str) -> None:
 
 @contextmanager
 def same_threads() -> Iterator[None]:
-    """Give torch back the number of threads that it had: numba, which it shares them with, raises it."""
-    before = torch.get_num_threads()
+    """Give OpenMP back the number of threads that it had: numba raises it, and torch may share it.
+
+    A library that was loaded within gets the number of the environment.
+    """
+    before = {lib.filepath: lib.num_threads for lib in ThreadpoolController().lib_controllers}
+    usual = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     try:
         yield
     finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
+        for lib in ThreadpoolController().lib_controllers:
+            threads = before.get(lib.filepath, int(usual) if usual.isdigit() else lib.num_threads)
+            if lib.user_api == "openmp" and lib.num_threads != threads:
+                lib.set_num_threads(threads)
 
 
 def cap_components(n_comps: int, shape: tuple[int, int]) -> int:
