@@ -282,6 +282,6 @@ def test_models_and_data_that_are_exchanged_are_named(slices):
         pl.prototypes(slices)
     with pytest.raises(TypeError, match=r"`model` must be a trained PRAGASpike or the table .* found AnnData"):
         pl.firing_rates(slices)
+    wide = AnnData(np.ones((2, 100)), layers={"var_st": np.ones((2, 100))})
     with pytest.raises(KeyError, match=r"'g9' not found in `adata.var_names`. Available keys: .* and 60 more"):
-        wide = AnnData(np.ones((2, 100)), layers={"var_st": np.ones((2, 100))})
         pl.expression(wide, "g9", kind="scatter")

@@ -110,7 +110,9 @@ def test_a_modality_whose_spots_were_renamed(slices):
     mdata = modalities(slices)
     mdata.mod["rna"].obs_names = [f"{name}-1" for name in slices.obs_names]
     for color in ("depth", "rna:depth", "g1"):
-        with pytest.raises(ValueError, match=r"'rna' changed since the MuData was made: 50 .*'0-1'.*`mdata.update\(\)`"):
+        with pytest.raises(
+            ValueError, match=r"'rna' changed since the MuData was made: 50 .*'0-1'.*`mdata.update\(\)`"
+        ):
             pl.domains(mdata, color, show=False)
 
 

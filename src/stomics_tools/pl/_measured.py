@@ -45,9 +45,9 @@ def predicted_genes(adata: AnnData, key: str, genes: Sequence[str], *, argument:
     assert names is not None
     for gene in genes:
         check_key(gene, names, argument="genes", where=f"the columns of adata.obsm[{key!r}]")
-    values = adata.obsm[key]
-    values = values.to_numpy() if isinstance(values, pd.DataFrame) else np.asarray(values)
-    return values[:, names.get_indexer(list(genes))].astype(np.float64)
+    table = adata.obsm[key]
+    predicted = table.to_numpy() if isinstance(table, pd.DataFrame) else np.asarray(table)
+    return np.asarray(predicted[:, names.get_indexer(pd.Index(list(genes)))], dtype=np.float64)
 
 
 def _predicted_names(adata: AnnData, key: str) -> pd.Index | None:
