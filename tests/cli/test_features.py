@@ -181,6 +181,16 @@ def test_graphst_takes_genes_alone(file, tmp_path, capsys):
     assert st.datasets.read_slice(tmp_path / "o.h5ad").var_names.str.startswith("GENE").all()
 
 
+def test_counts_as_the_user_says(file, tmp_path, capsys):
+    for command in (("graphst",), ("praga-spike", "--modality", "rna")):
+        output = ("--output", tmp_path / "o.h5ad", "--overwrite", *QUICK)
+        assert run(*command, file, *output) == 0
+        assert "counts" in capsys.readouterr().out.split("features")[-1]
+        assert run(*command, file, *output, "--no-counts") == 0
+        out = capsys.readouterr().out
+        assert "values as they are" in out or "no counts: scaled, PCA" in out
+
+
 def test_var_st_and_info_leave_controls_out(tmp_path, capsys):
     adata = st.datasets.simulate_histology(2, 1, 30, n_genes=12, n_features=4, seed=0)
     adata.var_names = [f"NegPrb{i}" if i < 2 else name for i, name in enumerate(adata.var_names)]

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from stomics_tools import datasets, pl, tl
 from stomics_tools._paths import replacing
-from stomics_tools._validate import check_obs_names, check_option
+from stomics_tools._validate import check_new_key, check_obs_names, check_option
 from stomics_tools.cli._annotation import Annotation
-from stomics_tools.cli._features import check_name, usable_features
+from stomics_tools.cli._features import usable_features
 from stomics_tools.cli._files import read_input
 from stomics_tools.cli._output import Clock, check_not_input
 from stomics_tools.cli._prepare import as_mudata, prepare
@@ -99,7 +99,7 @@ def compare_slice(path: Path | None, folder: Path, options: Options) -> pd.DataF
         clock.say("columns", remark)
     modalities = {}
     for name, adata in mdata.mod.items():
-        check_name(name, "modalities")
+        check_new_key(name, argument="modalities")
         modalities[name], how = prepare(name, adata, seed=0, counts=options.counts)
         clock.step("prepare", how)
 

@@ -107,15 +107,6 @@ def one_kind(data: AnnData, modality: str | None, report: Report) -> AnnData:
     return parts[kind]
 
 
-def check_name(name: str, argument: str) -> None:
-    """Raise ``ValueError`` if a modality, whose name becomes part of keys in files, has a slash in it."""
-    if "/" in name:
-        raise ValueError(
-            f"`{argument}`: a modality cannot be called {name!r}: in a file a slash stands for a folder. Rename it, for "
-            f"example {name.replace('/', '_')!r}."
-        )
-
-
 def check_measured(adata: AnnData, name: str, values: object) -> None:
     """Raise ``ValueError`` if a modality has fewer than two features, or no value that is not zero."""
     if adata.n_vars < 2:

@@ -22,8 +22,8 @@ from scipy import sparse
 
 from stomics_tools._compat import columns_as_given, writing
 from stomics_tools._paths import replacing
-from stomics_tools._validate import check_key
-from stomics_tools.cli._features import Report, check_name, one_kind, usable_features
+from stomics_tools._validate import check_key, check_new_key
+from stomics_tools.cli._features import Report, one_kind, usable_features
 from stomics_tools.datasets._read import read_file
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def holder(data: AnnData | MuData, modality: str | None, output: Path) -> AnnDat
     """The object to be written: for an h5mu file, an AnnData in a MuData, as `modality` or else ``"rna"``."""
     if isinstance(data, MuData) or output.suffix != ".h5mu":
         return data
-    check_name(modality or "rna", "modality")
+    check_new_key(modality or "rna", argument="modality")
     with columns_as_given():
         return MuData({modality or "rna": data})
 

@@ -9,12 +9,12 @@ from scipy import sparse
 from stomics_tools.data import are_counts, expression_matrix, total_counts, variable_genes
 
 
-def chosen_genes(adata: AnnData, layer: str | None, n_genes: int) -> np.ndarray:
-    """Indices of the most variable genes, in the order of the object."""
+def chosen_genes(adata: AnnData, layer: str | None, n_genes: int, counts: bool | None = None) -> np.ndarray:
+    """Indices of the most variable genes, in the order of the object; `counts` as the model takes it."""
     if adata.n_vars <= n_genes:
         return np.arange(adata.n_vars)
     values = sparse.csr_matrix(expression_matrix(adata, layer)[0])
-    if are_counts(values.data):
+    if are_counts(values.data) if counts is None else counts:
         total = total_counts(values)
         return np.sort(variable_genes(values, np.where(total > 0, total, 1.0), n_genes))
     measured = np.isfinite(values.data)

@@ -163,7 +163,8 @@ def graphst(
             counts=counts,
         )
         model = GraphST(adata, **settings)
-    clock.step("setup", f"{len(model.genes)} genes")
+    (state,) = model._state["modalities"].values()
+    clock.step("setup", f"{len(model.genes)} genes, {'counts' if state['counts'] else 'values as they are'}")
     given = {name: value for name, value in training.items() if value is not None}
     model.train(**given, seed=seed, accelerator=accelerator, devices=devices, enable_progress_bar=sys.stderr.isatty())
     clock.step("train", f"GraphST, {losses(model.history)}")

@@ -12,8 +12,8 @@ from scipy import sparse
 
 from stomics_tools import _keys, pp
 from stomics_tools._compat import columns_as_given
-from stomics_tools._validate import check_key
-from stomics_tools.cli._features import Report, check_measured, check_name, kinds_apart
+from stomics_tools._validate import check_key, check_new_key
+from stomics_tools.cli._features import Report, check_measured, kinds_apart
 from stomics_tools.data import are_counts, decide_counts, expression_matrix
 from stomics_tools.data._feature_types import Kind, feature_kinds, kind_of_modality
 from stomics_tools.pp._matrix import cap_components, principal_components, write_components
@@ -137,7 +137,7 @@ def representations(
     parts = as_mudata(data, modality, report=report).mod
     keys: dict[str, str] = {}
     for name, _, key in (item.partition("=") for item in named or parts):
-        check_name(name, "modalities")
+        check_new_key(name, argument="modalities")
         if not key:
             check_key(name, parts, argument="modalities", where="the modalities of the data")
             key, how = prepare(name, parts[name], seed=seed, counts=counts)

@@ -169,7 +169,7 @@ def var_st(
         check_integer(n_top_genes, argument="n_top_genes")
         if layer is not None:
             check_key(layer, adata.layers, argument="layer", where="adata.layers")
-        adata = adata[:, chosen_genes(adata, layer, n_top_genes)].copy()
+        adata = adata[:, chosen_genes(adata, layer, n_top_genes, counts)].copy()
     VARST.setup_anndata(
         adata,
         features_key,
@@ -183,7 +183,8 @@ def var_st(
     model = VARST(adata, size=size, gene_tree=gene_tree, quantizer=quantizer, n_neighbors=n_neighbors)
     if output is not None:
         model.check_level(level)  # after training it would be too late
-    clock.step("read", f"{input}, {adata.n_obs} spots, {adata.n_vars} genes")
+    unit = "counts" if model._state["counts"] else "values as they are"
+    clock.step("read", f"{input}, {adata.n_obs} spots, {adata.n_vars} genes, {unit}")
     if predict is not None:
         target, whole = one_modality(read_input(predict, argument="predict"), modality, **where)
         clock.step("read", f"{predict}, {target.n_obs} spots")

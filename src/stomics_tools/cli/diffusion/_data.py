@@ -99,4 +99,7 @@ def setup_arguments(adata: AnnData, data_dir: Path) -> dict[str, Any]:
     """Arguments of ``setup_anndata``, as they were recorded."""
     if RECORD not in adata.uns:
         raise ValueError(f"`data_dir`: train.h5ad in '{data_dir}' has no `uns[{RECORD!r}]`. {_HINT}.")
-    return {name: adata.uns[RECORD].get(name) for name in ("layer", "spatial_key", "batch_key")}
+    record = adata.uns[RECORD]
+    counts = record.get("counts")
+    keys = {name: record.get(name) for name in ("layer", "spatial_key", "batch_key")}
+    return {**keys, "counts": None if counts is None else bool(counts)}

@@ -17,6 +17,7 @@ def preprocess(
     data_dir: Path,
     num_genes: int = 1000,
     layer: str | None = None,
+    counts: bool | None = None,
     modality: str | None = None,
     keep_controls: bool = False,
     spatial_key: str = "spatial",
@@ -38,6 +39,8 @@ def preprocess(
         Most variable genes that are kept; all of a smaller panel.
     layer
         Layer of the expression, counts or other values. Default: X.
+    counts
+        Whether values are counts. Default: those that are whole and not negative.
     modality
         What is used of features of several kinds. Default: the RNA of an h5ad file; of an h5mu file it must be named.
     keep_controls
@@ -84,19 +87,20 @@ def preprocess(
         check_key(layer, adata.layers, argument="layer", where="adata.layers")
     held_out = _held_out(adata, batch_key, test_batches or [])
     clock.step("read", f"{input}, {adata.n_obs} cells, {adata.n_vars} genes")
-    genes = chosen_genes(adata[~held_out], layer, num_genes)
-    spec = CellsSpec(layer, spatial_key, batch_key)
+    genes = chosen_genes(adata[~held_out], layer, num_genes, counts)
+    spec = CellsSpec(layer, spatial_key, batch_key, counts)
     parts = {"train": ~held_out, "test": held_out} if held_out.any() else {"train": ~held_out}
     objects, lines = {}, []
     for part, rows in parts.items():
         own = adata[rows, genes].copy()
         cells = read_cells(own, spec, training=part == "train")
         lines.append(f"{part}: {cells.n_obs} cells of {len(cells.batch_names)} slices")
+        unit = "counts" if cells.counts else "values as they are"
         own.raw = None
         own.obsp.clear()
         own.uns = {RECORD: plain_params(vars(spec))}
         objects[part] = own
-    clock.step("choose", f"{len(genes)} genes; {', '.join(lines)}")
+    clock.step("choose", f"{len(genes)} genes, {unit}; {', '.join(lines)}")
     data_dir.mkdir(parents=True, exist_ok=True)
     for part, path in paths.items():
         path.unlink(missing_ok=True)  # of an earlier call: cells of training could lie in it

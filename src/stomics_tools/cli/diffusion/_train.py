@@ -131,7 +131,7 @@ def train(
     setup = setup_arguments(adata, data_dir)
     if num_genes is not None:
         check_integer(num_genes, argument="num_genes")
-        adata = adata[:, chosen_genes(adata, setup["layer"], num_genes)].copy()
+        adata = adata[:, chosen_genes(adata, setup["layer"], num_genes, setup["counts"])].copy()
 
     from stomics_tools.model import MaskedDiffusion
 
