@@ -78,6 +78,81 @@ def test_wrong_usage_ends_with_2(recorded, capsys, arguments, message):
     assert not recorded
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["graphst", "a.h5ad", "--output", "o.h5ad", "--max-epoch", "10"], "unrecognized option --max-epoch. Did you mean --max-epochs?"),
+        (["praga-spike", "a.h5ad", "--output", "o.h5ad", "--spatial_keys=xy"], "unrecognized option --spatial_keys. Did you mean --spatial-key?"),
+        (["compare", "--xyz"], "unrecognized option --xyz. `--help` lists the options."),
+    ],
+)  # fmt: skip
+def test_the_nearest_option_is_named(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"stomics: error: {message}\n"
+
+
+def parsed(*arguments):
+    found = _main.build_parser().parse_args(config_first(arguments, _main.COMMANDS))
+    for word in arguments[: 2 if arguments[0] == "diffusion" else 1]:
+        found = found[word]
+    return found
+
+
+@pytest.mark.parametrize(
+    "words", [("demo",), ("compare",), ("graphst", "--output", "o"), ("diffusion", "preprocess", "--data-dir", "d")]
+)
+def test_the_input_stands_alone_or_behind_its_option(words):
+    assert parsed(*words, "a.h5ad").input == Path("a.h5ad")
+    assert parsed(*words, "--input", "a.h5ad").input == Path("a.h5ad")
+    assert parsed(*words, "--input=a.h5ad").input == Path("a.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (("praga-spike", "a", "--output", "o", "--num_heads", "4"), "n_heads", 4),
+        (("praga-spike", "a", "--output", "o", "--weight_bits", "learned"), "weight_bits", "learned"),
+        (("praga-spike", "a", "--output", "o", "--attention-windows", "10", "20"), "attention_windows", [10, 20]),
+        (("graphst", "a", "--output", "o", "--epochs", "3"), "max_epochs", 3),
+        (("graphst", "a", "--output", "o", "--num-clusters", "3"), "n_domains", 3),
+        (("graphst", "a", "--output", "o", "--counts"), "counts", True),
+        (("graphst", "a", "--output", "o", "--batch_key", "none"), "batch_key", "none"),
+        (("var-st", "a", "--batch_size", "64"), "batch_size", 64),
+        (("diffusion", "preprocess", "--raw_dir", "r", "--output_dir", "p"), "data_dir", Path("p")),
+        (("diffusion", "preprocess", "--raw_dir", "r", "--output_dir", "p"), "input", Path("r")),
+        (("diffusion", "sample", "--load-model", "m", "--n-samples", "9"), "num_samples", 9),
+        (("diffusion", "train", "--resume", "a/last.ckpt"), "resume", Path("a/last.ckpt")),
+        (("diffusion", "train", "--resume"), "resume", True),
+        (("diffusion", "train", "--num_genes", "50"), "num_genes", 50),
+    ],
+)
+def test_other_spellings(words, name, value):
+    assert parsed(*words)[name] == value
+
+
+def test_what_is_true_is_turned_off(monkeypatch):
+    calls = []
+
+    def record(*, counts: bool | None = None, keep: bool = True) -> None:
+        """Record.
+
+        Parameters
+        ----------
+        counts
+            Three values.
+        keep
+            Two values.
+        """
+        calls.append((counts, keep))
+
+    monkeypatch.setitem(_main.COMMANDS, "record", record)
+    for arguments in ([], ["--counts"], ["--no-counts", "--no-keep"], ["--counts", "false"]):
+        assert main(["record", *arguments]) == 0
+    assert calls == [(None, True), (True, True), (False, False), (False, True)]
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
