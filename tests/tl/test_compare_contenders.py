@@ -8,11 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 from anndata import AnnData
+from mudata import MuData
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 import stomics_tools as st
 from stomics_tools.model import GraphST
+from stomics_tools.tl._compare_input import label_codes
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
 QUIET = {"enable_progress_bar": False}
@@ -171,3 +173,16 @@ def test_the_default_sets_simple_methods_beside_the_models(adata, tmp_path):
     # A bar more or less does not make other runs.
     again = compare(adata, None, 1, max_epochs=2, out=out, train_kwargs={})
     assert again.equals(table)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_labels_of_a_modality_are_found_by_name(adata):
+    mdata = MuData({"rna": adata.copy()})
+    for name in list(mdata.obs):
+        del mdata.obs[name]
+    expected = label_codes(adata, "domain")
+    mdata.mod["rna"] = mdata["rna"][np.random.default_rng(0).permutation(adata.n_obs)].copy()  # and no mdata.update()
+    found = label_codes(mdata, "domain")
+    assert adjusted_rand_score(expected, found) == 1
+    with pytest.raises(KeyError, match=r"`labels_key`: key 'layers' not found in `mdata.obs and its modalities`"):
+        label_codes(mdata, "layers")

@@ -15,7 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools import __version__
-from stomics_tools._validate import check_integer, check_key, check_option
+from stomics_tools._validate import check_integer, check_option
+from stomics_tools.data._read import find_column
 from stomics_tools.model import GraphST, PRAGASpike
 from stomics_tools.model._full_graph import FullGraphModel
 from stomics_tools.tl._compare_smooth import SmoothedComponents
@@ -137,13 +138,12 @@ def _check_train(arguments: Mapping[str, Any], where: str) -> None:
 
 
 def label_codes(adata: AnnData | MuData, labels_key: str) -> np.ndarray:
-    """Codes ``(n_obs,)`` of the true domains, -1 where there is none."""
-    check_key(labels_key, adata.obs.columns, argument="labels_key", where="adata.obs")
-    codes, names = pd.factorize(adata.obs[labels_key].astype(object))
+    """Codes ``(n_obs,)`` of the true domains, -1 where there is none; of a MuData its modalities are searched as well."""
+    kind = "mdata" if isinstance(adata, MuData) else "adata"
+    column, where = find_column(adata, labels_key, kind, argument="labels_key")
+    codes, names = pd.factorize(column.astype(object))
     if len(names) < 2:
-        raise ValueError(
-            f"`labels_key`: `adata.obs[{labels_key!r}]` holds the labels {list(names)}, at least two are needed."
-        )
+        raise ValueError(f"`labels_key`: `{where}` holds the labels {list(names)}, at least two are needed.")
     return codes
 
 
