@@ -61,8 +61,8 @@ def praga_spike(
     save_model
         Folder that the trained model is saved to, before the results are written, for PRAGASpike.load and load_model.
     load_model
-        Folder of a saved model that is applied to the input; nothing is trained. The input must be prepared as the data
-        of training were.
+        Folder of a saved model that is applied to the input; nothing is trained. Raw counts are prepared like those of
+        training; what is prepared must have been so by the same recipe.
     overwrite
         Replace output and model if they are there, even if the output is the input.
     modalities
