@@ -171,6 +171,35 @@ def test_misspelled_attributes_get_a_suggestion(namespace, wrong, meant):
         place.zzzzzz  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "touch",
+    [
+        "import stomics_tools as st; st.model.PRAGASpike",
+        "import stomics_tools as st; st.tl.graphst; st.pp.rna; st.pl.domains; st.datasets; st.metrics; st.baselines; st.nn",
+        "from stomics_tools.model import VARST",
+        "from stomics_tools.tl import spatial_domains",
+        "from stomics_tools.pp import rna",
+        "from stomics_tools import pl",
+        "from stomics_tools.datasets import read_slice",
+        "from stomics_tools.cli import main",
+    ],
+)
+def test_touching_the_package_draws_no_random_numbers(touch):
+    code = f"""
+import random
+import numpy as np
+import torch
+random.seed(5); np.random.seed(5); torch.manual_seed(5)
+{touch}
+print(random.random(), np.random.random(), torch.rand(1).item())
+"""
+    run = [
+        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True)
+        for c in (code, code.replace(touch, ""))
+    ]
+    assert run[0].stdout == run[1].stdout
+
+
 def namespaces() -> list[ModuleType]:
     """Public namespaces that have contents."""
     names = [name for name in st.__all__ if name != "__version__" and (PACKAGE / name / "__init__.py").exists()]

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
-from stomics_tools._namespace import missing_attribute
+from stomics_tools._namespace import missing_attribute, random_states_kept
 
 __version__ = version("stomics-tools")
 
@@ -20,7 +20,8 @@ __all__ = ["__version__", *_NAMESPACES]
 
 def __getattr__(name: str) -> ModuleType:
     if name in _NAMESPACES:
-        return import_module(f"{__name__}.{name}")
+        with random_states_kept():
+            return import_module(f"{__name__}.{name}")
     raise missing_attribute(__name__, name, __all__)
 
 

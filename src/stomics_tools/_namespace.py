@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def missing_attribute(module: str, name: str, public: Iterable[str]) -> AttributeError:
@@ -15,3 +18,16 @@ def missing_attribute(module: str, name: str, public: Iterable[str]) -> Attribut
     plain = {other.replace("_", "").lower(): other for other in public}
     close = get_close_matches(name.replace("_", "").lower(), list(plain), n=1)
     return AttributeError(f"{message}. Did you mean {plain[close[0]]!r}?" if close else message)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Give the global generators of Python and numpy back as they were: lightning and scvi-tools draw when imported."""
+    numpy_random = getattr(sys.modules.get("numpy"), "random", None)
+    before, numpy_before = random.getstate(), None if numpy_random is None else numpy_random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        if numpy_random is not None:
+            numpy_random.set_state(numpy_before)

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from stomics_tools._namespace import missing_attribute
-from stomics_tools.model.graphst import GraphST
-from stomics_tools.model.masked_diffusion import MaskedDiffusion
-from stomics_tools.model.praga_spike import PRAGASpike
-from stomics_tools.model.var_st import VARST, LazySlidePredictor
+from stomics_tools._namespace import missing_attribute, random_states_kept
+
+with random_states_kept():
+    from stomics_tools.model.graphst import GraphST
+    from stomics_tools.model.masked_diffusion import MaskedDiffusion
+    from stomics_tools.model.praga_spike import PRAGASpike
+    from stomics_tools.model.var_st import VARST, LazySlidePredictor
 
 __all__ = ["VARST", "GraphST", "LazySlidePredictor", "MaskedDiffusion", "PRAGASpike"]
 

@@ -51,7 +51,6 @@ def thin_counts(
     ValueError
         If `fraction` is not between 0 and 1, or for counts that are negative, not finite or not whole.
     """
-    check_new_key(key_added, argument="key_added")
     check_annotated(adata, mudata=False)
     check_new_key(key_added, argument="key_added")
     check_number(fraction, argument="fraction", low=0, high=1)

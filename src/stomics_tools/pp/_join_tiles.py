@@ -11,7 +11,7 @@ from anndata import AnnData
 from scanpy import logging as logg
 from scipy import sparse
 
-from stomics_tools import _keys, _validate
+from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools._validate import (
     check_annotated,
@@ -93,7 +93,6 @@ def join_tile_features(
         If a spot has no tile within the radius; if features of the tiles hold missing values, do not fit their places,
         or differ between sections; if observation names repeat.
     """
-    _validate.check_new_key(key_added, argument="key_added")
     check_annotated(adata, mudata=False)
     check_new_key(key_added, argument="key_added")
     check_option(how, get_args(How), argument="how")

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scanpy import logging as logg
 
-from stomics_tools import _keys, _validate
+from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools._validate import (
     check_annotated,
@@ -125,7 +125,6 @@ def patch_features(
     result is that of the patches of one batch. The handcrafted features are described at
     :doc:`/user_guide/histology_features`.
     """
-    _validate.check_new_key(key_added, argument="key_added")
     check_annotated(adata, mudata=False)
     check_new_key(key_added, argument="key_added")
     check_obs_names(adata.obs_names)

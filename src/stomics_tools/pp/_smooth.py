@@ -64,7 +64,6 @@ def smooth(
     ValueError
         For missing values in the representation, coordinates or slices, or for a slice of too few spots.
     """
-    check_new_key(key_added, argument="key_added")
     check_annotated(adata)
     check_new_key(key_added, argument="key_added")
     check_integer(n_hops, argument="n_hops", minimum=0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stomics_tools._namespace import missing_attribute
-from stomics_tools.tl._domains import spatial_domains
-from stomics_tools.tl._evaluate_expression import evaluate_expression
-from stomics_tools.tl._evaluate_representation import evaluate_representation
+from stomics_tools._namespace import missing_attribute, random_states_kept
+
+with random_states_kept():
+    from stomics_tools.tl._domains import spatial_domains
+    from stomics_tools.tl._evaluate_expression import evaluate_expression
+    from stomics_tools.tl._evaluate_representation import evaluate_representation
 
 __all__ = [
     "compare_models",

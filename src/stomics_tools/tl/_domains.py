@@ -113,8 +113,6 @@ def spatial_domains(
         If another number of domains was found than asked for: Leiden jumps over some numbers (the nearest one met is
         kept), a component of the mixture can end up without spots, and refinement can dissolve a domain.
     """
-    if key_added is not None:
-        check_new_key(key_added, argument="key_added")
     check_annotated(adata)
     check_option(method, ("gmm", "leiden"), argument="method")
     key_added = _free_key(adata) if key_added is None else check_new_key(key_added, argument="key_added")

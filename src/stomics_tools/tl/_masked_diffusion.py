@@ -137,7 +137,6 @@ def reconstruct_positions(
     KeyError, TypeError, ValueError
         If something that it takes is not there or cannot be used. `adata` is then as it was.
     """
-    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     _validate.check_new_key(key_added, argument="key_added")
@@ -210,7 +209,6 @@ def impute_expression(
         If something that it takes is not there or cannot be used, or nothing is to be filled in. `adata` is then as it
         was.
     """
-    _validate.check_new_key(key_added, argument="key_added")
     _validate.check_annotated(adata, mudata=False)
     _check_model(model)
     _validate.check_new_key(key_added, argument="key_added")
