@@ -79,8 +79,8 @@ def prepare(
     """Build the graphs of `spots`, block-diagonal over batches, and put everything in spatial order.
 
     Modalities stand in the order of their names. Feature graphs and moments are computed unless they are given. Of
-    several slices each is centered by itself, unless values are to be left as they are: the column sums of the model
-    would add up what they differ by.
+    several slices each is centered by itself, as one is by its principal components: the column sums of the model would
+    add up what they differ by.
 
     Raises ``ValueError`` if a batch has fewer spots than neighbours are asked for.
     """
@@ -93,7 +93,7 @@ def prepare(
         nearest = spots.spatial_graph[order][:, order]
     segments = [*np.flatnonzero(np.diff(batch, prepend=-1)).tolist(), len(batch)]
     if center_slices is None:
-        center_slices = settings.standardize and len(segments) > 2
+        center_slices = len(segments) > 2
     values, found, present, built, centers = [], [], [], [], []
     for m, (name, modality) in enumerate(sorted(spots.modalities.items())):
         x, there = modality.values[order], modality.present[order]
