@@ -25,6 +25,14 @@ templates_path = ["_templates"]
 
 autosummary_generate = True
 autosummary_imported_members = True
+# Models check the arguments of the methods that scvi-tools gives them, for which they have them as their own.
+foreign = {
+    name
+    for documented in vars(model).values()
+    if isinstance(documented, type)
+    for name, value in vars(documented).items()
+    if str(getattr(getattr(value, "__func__", value), "__module__", "")).startswith("scvi")
+}
 # What classes have from bases of this package; what scvi-tools and scikit-learn give them beside is documented there.
 autosummary_context = {
     "shared": sorted(
@@ -35,9 +43,10 @@ autosummary_context = {
             for base in documented.__mro__
             if base.__module__.startswith("stomics_tools.")
             for name in vars(base)
-            if not name.startswith("_")
+            if not name.startswith("_") and name not in foreign
         }
-    )
+    ),
+    "foreign": sorted(foreign),
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "both"

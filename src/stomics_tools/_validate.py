@@ -85,7 +85,7 @@ def check_integer(value: Any, *, argument: str, minimum: int = 1) -> int:
 def check_whole(value: Any, *, argument: str, minimum: int = 1) -> int:
     """Return `value` as ``int``, also if it is a whole number in floating point, such as ``np.ceil`` gives."""
     if isinstance(value, Real) and not isinstance(value, Integral) and float(value).is_integer():
-        value = int(value)
+        value = int(float(value))
     return check_integer(value, argument=argument, minimum=minimum)
 
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from stomics_tools._compat import columns_as_given, plain_strings
-from stomics_tools._paths import user_path
+from stomics_tools._paths import standing, user_path
 from stomics_tools.data._feature_types import control_features
 
 logger = logging.getLogger("stomics_tools")
@@ -51,7 +51,7 @@ def read_slice(path: str | Path) -> AnnData | MuData:
 
 def read_file(path: str | Path) -> AnnData | MuData:
     """What :func:`read_slice` does, without a word on control features."""
-    path = user_path(path)
+    path = standing(user_path(path))  # where a command was stopped while it replaced a folder, the old one
     if path.suffix not in _SUFFIXES:
         raise ValueError(
             f"`path`: the suffix of '{path}' is none of {list(_SUFFIXES)}, found {path.suffix!r}.{reader_hint(path)}"
