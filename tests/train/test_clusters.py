@@ -129,6 +129,16 @@ def test_one_device_in_a_job(monkeypatch, caplog, cluster, model):
     assert {name for name in os.environ if name not in before} == set()
 
 
+def test_a_model_is_loaded_in_a_job(monkeypatch, tmp_path):
+    adata = st.datasets.simulate_multiomics(n_obs=60, n_domains=3, modalities=["rna"], seed=0)["rna"]
+    st.model.GraphST.setup_anndata(adata)
+    model = st.model.GraphST(adata, n_latent=4)
+    model.train(2, **QUIET)
+    model.save(tmp_path / "model")
+    enter(monkeypatch, "sbatch")
+    assert st.model.GraphST.load(tmp_path / "model", adata, accelerator="cpu").device.type == "cpu"
+
+
 def test_a_cluster_that_the_user_names_is_used(monkeypatch):
     enter(monkeypatch, "srun")
     watch = Watch()

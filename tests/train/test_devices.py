@@ -51,8 +51,8 @@ def test_device(machine, n_gpus, mps, accelerator, device, expected):
 @pytest.mark.parametrize(
     ("n_gpus", "accelerator", "device", "message"),
     [
-        (0, "gpu", "auto", "`accelerator`: no device for 'cuda'"),
-        (0, "mps", "auto", "`accelerator`: no device for 'mps'"),
+        (0, "gpu", "auto", "`accelerator='gpu'`: there is no such device"),
+        (0, "mps", "auto", "`accelerator='mps'`: there is no such device"),
         (0, "tpu", "auto", "`accelerator` must be one of"),
         (2, "auto", 2, "there are 2 GPUs"),
         (2, "auto", [0, 1], "`device` must be 'auto' or the index of one device"),

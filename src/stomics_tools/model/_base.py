@@ -16,7 +16,6 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import BaseAnnDataField
-from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 from torch import nn
 
@@ -24,7 +23,7 @@ from stomics_tools import __version__, _validate
 from stomics_tools._random import local_seed
 from stomics_tools.model._arguments import check_arguments
 from stomics_tools.model._files import read_data, read_model, write_model
-from stomics_tools.train import follow_verbosity, history_tables, seed_or_default
+from stomics_tools.train import follow_verbosity, history_tables, resolve_device, seed_or_default
 
 follow_verbosity(logging.getLogger("stomics_tools"))
 
@@ -251,7 +250,7 @@ class SpatialModel(BaseModelClass):
         accelerator
             ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
         device
-            Which of several, by its number.
+            Which of several, by its number, or by torch's name, such as ``"cuda:1"``.
 
         Raises
         ------
@@ -262,7 +261,7 @@ class SpatialModel(BaseModelClass):
         """
         tensors, meta = read_model(dir_path)
         registry = cls._saved_registry(dir_path, meta)
-        where = cls._device(accelerator, device)
+        where = resolve_device(accelerator, device)
         data = read_data(dir_path) if adata is None else adata
         if data is False:
             data = None
@@ -292,16 +291,6 @@ class SpatialModel(BaseModelClass):
     @abstractmethod
     def _module_of(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """A module into which these saved tensors fit."""
-
-    @staticmethod
-    def _device(accelerator: str, device: int | str) -> torch.device:
-        _validate.check_option(accelerator, ["auto", "cpu", "gpu", "cuda", "mps"], argument="accelerator")
-        try:
-            return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
-        except Exception as error:
-            raise ValueError(
-                f"`accelerator={accelerator!r}`, `device={device!r}`: there is no such device here ({error})."
-            ) from error
 
     @classmethod
     def _saved_registry(cls, dir_path: str | Path, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def resolve_device(accelerator: str = "auto", device: Devices | torch.device = "
     kind = _type_of(accelerator)
     index = _index(device)
     if kind != "cuda":
-        if index:
+        if index not in (None, 0, 1):  # Lightning counts: one device
             raise ValueError(f"`device`: there is one device for accelerator {accelerator!r} here, found {device!r}.")
         return torch.device(kind)
     number = torch.cuda.device_count()
@@ -61,11 +61,12 @@ def _type_of(accelerator: str) -> str:
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if accelerator == "auto":
         return "cuda" if has_cuda else "cpu"
+    kind = accelerator
     if accelerator == "gpu":
-        accelerator = "mps" if has_mps and not has_cuda else "cuda"
-    if not (has_cuda if accelerator == "cuda" else has_mps):
-        raise ValueError(f"`accelerator`: no device for {accelerator!r} was found here. Use `accelerator='cpu'`.")
-    return accelerator
+        kind = "mps" if has_mps and not has_cuda else "cuda"
+    if not (has_cuda if kind == "cuda" else has_mps):
+        raise ValueError(f"`accelerator={accelerator!r}`: there is no such device here. Use `accelerator='cpu'`.")
+    return kind
 
 
 def _index(device: Any) -> int | None:
