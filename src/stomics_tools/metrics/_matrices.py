@@ -73,12 +73,12 @@ def _numbers(values: Any, argument: str) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def check_per_spot(values: Any, n_obs: int, *, argument: str) -> np.ndarray:
+def check_per_spot(values: Any, n_obs: int, *, argument: str, what: str = "spots") -> np.ndarray:
     """Return one value a spot ``(n_obs,)``; ``ValueError`` for another length or missing values."""
     column = np.asarray(values)
     column = column[:, 0] if column.ndim == 2 and column.shape[1] == 1 else column
     if column.shape != (n_obs,):
-        raise ValueError(f"`{argument}` has shape {column.shape}, expected one value for each of the {n_obs} rows.")
+        raise ValueError(f"`{argument}` has shape {column.shape}, expected one value for each of {n_obs} {what}.")
     if pd.isna(column).any():
         raise ValueError(f"`{argument}` has missing values.")
     return column

@@ -63,7 +63,7 @@ def paired_test(a: Any, b: Any, *, groups: Any = None, n_flips: int = 100_000, s
     if not np.isfinite(d).all():
         raise ValueError(f"`a` and `b`: {int((~np.isfinite(d)).sum())} pairs have a missing score.")
     if groups is not None:
-        names = check_per_spot(groups, len(d), argument="groups")
+        names = check_per_spot(groups, len(d), argument="groups", what="pairs")
         d = np.array([d[names == name].mean() for name in pd.unique(names)])
     seen = abs(d.sum())
     enough = seen - 1e-9 * np.abs(d).sum()  # equal sums may differ in their last digits
