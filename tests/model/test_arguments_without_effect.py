@@ -126,6 +126,12 @@ def test_graphst(adata: AnnData, argument: dict[str, Any], others: dict[str, Any
     GraphST(adata, contrast="infonce", temperature=0.1, n_negatives=4, corruption="masking", corruption_rate=0.3)
 
 
+def test_a_number_of_genes_beside_their_names(adata: AnnData) -> None:
+    with pytest.raises(ValueError, match="`n_top_genes=5` has no effect unless `genes` is None"):
+        GraphST.setup_anndata(adata, genes=["0", "1"], n_top_genes=5)
+    GraphST.setup_anndata(adata, genes=["0", "1"])
+
+
 def test_a_second_training_of_graphst_takes_nothing_from_the_first(adata: AnnData) -> None:
     GraphST.setup_anndata(adata)
     model, seen = GraphST(adata), []

@@ -53,7 +53,7 @@ class Stage:
             return
         keys = {"spatial_key": _keys.SPATIAL, "batch_key": self._batch_key}
         if issubclass(contender.model, GraphST):
-            contender.model.setup_anndata(self._data, n_top_genes=None, **keys)
+            contender.model.setup_anndata(self._data, n_top_genes=None, counts=False, **keys)
         else:
             contender.model.setup_anndata(self._data, self._modalities, **keys)
         model = contender.model(self._data, **contender.arguments)

@@ -81,7 +81,7 @@ def choose(
             f"`total_key={total_key!r}` has no effect unless `{where}` holds counts; it is taken as it is. Leave it out, or "
             "say `counts=True`."
         )
-    elif values.min() < 0:
+    elif counts is None and values.min() < 0:
         logger.warning(
             "`%s` holds negative values (minimum %.3g), scaled ones as it seems. They are taken as they are, and a new slice "
             "must be scaled by the means and deviations of this one. Raw counts need no such care, and gave better domains "

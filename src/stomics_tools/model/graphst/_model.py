@@ -24,6 +24,7 @@ from stomics_tools.model.graphst._settings import Contrast, Corruption, SelfLoop
 from stomics_tools.train import Scheduler, yielding
 
 _MODALITY = "expression"
+_N_TOP_GENES = 3000
 
 
 class GraphST(FullGraphModel):
@@ -149,7 +150,7 @@ class GraphST(FullGraphModel):
         batch_key: str | None = None,
         spatial_graph_key: str | None = None,
         genes: str | Sequence[str] | None = None,
-        n_top_genes: int | None = 3000,
+        n_top_genes: int | None = _N_TOP_GENES,
         counts: bool | None = None,
         total_key: str | None = None,
     ) -> None:
@@ -198,6 +199,10 @@ class GraphST(FullGraphModel):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
         if n_top_genes is not None:
             _validate.check_integer(n_top_genes, argument="n_top_genes")
+        if genes is not None and n_top_genes not in (None, _N_TOP_GENES):
+            raise ValueError(
+                f"`n_top_genes={n_top_genes}` has no effect unless `genes` is None: it says which genes to take. Leave it out."
+            )
         names, total, shares = choose(adata, layer, genes, n_top_genes, counts, total_key)
         args = cls._get_setup_method_args(
             **{k: v for k, v in locals().items() if k not in ("names", "total", "shares")}
