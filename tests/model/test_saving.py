@@ -127,6 +127,27 @@ def test_load_without_data(model, name, tmp_path):
         loaded.save(tmp_path / "with data", save_anndata=True)
 
 
+def test_data_are_given_to_a_model_without_any(model, name, tmp_path):
+    model.save(tmp_path / "m")
+    loaded = getattr(st.model, name).load(tmp_path / "m")
+    loaded.adata = model.adata.copy()
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+    loaded.train(1, enable_progress_bar=False, seed=0)
+    other = model.adata[:-1].copy()
+    loaded.adata = other
+    assert loaded.get_latent_representation().shape[0] == other.n_obs
+    with pytest.raises(ValueError, match="data changed"):
+        loaded.train(1, enable_progress_bar=False, seed=0)
+
+
+def test_models_of_an_earlier_format_are_named(tmp_path):
+    write_model(tmp_path / "m", TENSORS, {"version": "0.9"}, overwrite=False)
+    meta = json.loads((tmp_path / "m" / "model.json").read_text())
+    (tmp_path / "m" / "model.json").write_text(json.dumps({**meta, "format": 1}))
+    with pytest.raises(ValueError, match=r"has format 1.*stomics-tools 0\.9.*train again"):
+        read_model(tmp_path / "m")
+
+
 def test_data_are_saved_beside_the_model(model, name, tmp_path):
     cls = getattr(st.model, name)
     model.save(tmp_path / "m", save_anndata=True)

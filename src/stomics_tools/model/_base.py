@@ -129,6 +129,14 @@ class SpatialModel(BaseModelClass):
             )
         return data
 
+    def _validate_anndata(self, adata: AnnData | MuData | None = None, copy_if_view: bool = True) -> Any:
+        """Set up an object that is assigned to ``model.adata`` like the data of training."""
+        if adata is None or self.adata_manager is not None:
+            return super()._validate_anndata(adata, copy_if_view)
+        self._register_like(adata, self.registry)
+        self._register_manager_for_instance(self._get_most_recent_anndata_manager(adata, required=True))
+        return adata
+
     def _require_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError(f"This {type(self).__name__} is not trained. Call `model.train()` first.")
@@ -140,8 +148,8 @@ class SpatialModel(BaseModelClass):
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _check_training(
@@ -306,7 +314,7 @@ class SpatialModel(BaseModelClass):
         }
 
     @classmethod
-    def load_registry(cls, dir_path: str | Path) -> dict[str, Any]:  # type: ignore[override]
+    def load_registry(cls, dir_path: str | Path) -> dict[str, Any]:
         """Registry of the data of training, out of a saved model: arguments of setup, and what was found there.
 
         Parameters
@@ -321,7 +329,7 @@ class SpatialModel(BaseModelClass):
         return cls._saved_registry(dir_path, read_model(dir_path)[1])
 
     @classmethod
-    def view_setup_args(cls, dir_path: str | Path) -> None:  # type: ignore[override]
+    def view_setup_args(cls, dir_path: str | Path) -> None:
         """Print the arguments of setup of a saved model.
 
         Parameters
@@ -367,7 +375,7 @@ class SpatialModel(BaseModelClass):
         """
         self.view_anndata_setup(hide_state_registries=hide_state_registries)
 
-    def get_var_names(self) -> Any:  # type: ignore[override]
+    def get_var_names(self) -> Any:
         """Names of the variables of the object of setup, by modality for a MuData."""
         self._data()
         return super().get_var_names()

@@ -143,7 +143,7 @@ class FullGraphModel(SpatialModel):
             self._check_resumable(read_checkpoint(ckpt_path)["stomics_tools"], meta)
         inputs = self._prepare(spots, trained_on=self.is_trained_)
         with self._all_or_nothing():
-            vars(self).update(attributes)
+            self.__dict__.update(attributes)
             if self.is_trained_:
                 module = copy.deepcopy(self.module).cpu()  # an interrupted training leaves the one there is
                 inputs = inputs.to("cpu")

@@ -223,7 +223,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         logger.info("Wrote `obsm[%r]` and `uns[%r]`.", _keys.latent(key), key)
 
     @classmethod
-    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:  # type: ignore[override]
+    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:
         spec = CellsSpec(**registry["setup_args"])
         state = registry["field_registries"][cls._field_key]["state_registry"]
         read_cells(data, spec, training=False, genes=state["gene_names"])

@@ -101,7 +101,7 @@ class MaskedDiffusionTraining(SpatialModel):
         cells = read_cells(self._data(), self._spec, genes=self._state["gene_names"])
         average = EMA(ema_decay)
         how = {"max_epochs": max_epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
-        meta = {
+        meta: dict[str, Any] = {
             "model": type(self).__name__,
             "arguments": {**self._arguments(), **how, "ema_decay": ema_decay},
             "data": cells.fingerprint(),

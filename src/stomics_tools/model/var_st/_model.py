@@ -285,7 +285,7 @@ class VARST(VarSTPredictions):
     # ------------------------------------------------- what the base asks for
 
     @classmethod
-    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:  # type: ignore[override]
+    def _register_like(cls, data: AnnData, registry: dict[str, Any]) -> None:
         spec = _spec(registry["setup_args"])
         state = registry["field_registries"][cls._field_key]["state_registry"]
         read_image_spots(data, spec, expression=True, state=state)

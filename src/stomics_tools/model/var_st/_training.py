@@ -74,7 +74,7 @@ class VarSTTraining(VarSTStage1):
             Of both stages: ``batch_size``, ``lr``, ``early_stopping`` and other arguments that they share; ``accelerator``, ``devices``, ``logger``,
             ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
         """
-        checked = {"max_epochs": 1, "batch_size": 1, "lr": 1.0, "weight_decay": 0.0}
+        checked: dict[str, Any] = {"max_epochs": 1, "batch_size": 1, "lr": 1.0, "weight_decay": 0.0}
         checked |= dict.fromkeys(("patience", "early_stopping", "early_stopping_patience", "clip_grad"))
         fit_kwargs["max_epochs"] = max_epochs
         for name, own in (("train_stage1", stage1), ("train_stage2", stage2)):  # both before one of them is trained
