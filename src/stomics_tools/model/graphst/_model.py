@@ -263,7 +263,7 @@ class GraphST(FullGraphModel):
         accelerator
             ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
         devices
-            Passed to Lightning.
+            Which device, see Lightning; several are refused, since each would do the same work.
         checkpoint_dir
             Folder for ``last.ckpt``, written every `checkpoint_every` epochs.
         checkpoint_every
