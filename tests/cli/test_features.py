@@ -224,6 +224,15 @@ def test_a_modality_that_cannot_be_used_is_named(tmp_path, capsys, change, messa
     assert "`--modalities`" in err
 
 
+def test_graphst_names_a_modality_without_counts(tmp_path, capsys):
+    adata = slice_of(g=("Gene Expression", 20), p=("Protein Expression", 5))
+    adata.X = adata.X.toarray()
+    adata.X[:, :20] = 0
+    write_output(adata, tmp_path / "a.h5ad")
+    assert run("graphst", tmp_path / "a.h5ad", "--output", tmp_path / "o.h5ad", *QUICK) == 1
+    assert "Modality 'rna' cannot be prepared. All values of 120 spots x 20 features" in capsys.readouterr().err
+
+
 def test_a_modality_of_two_kinds_is_refused():
     with columns_as_given():
         mdata = MuData({"cells": xenium()})

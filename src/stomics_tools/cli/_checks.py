@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_OF_A_MODEL = {"model.json", "model.safetensors", "adata.h5ad", "mdata.h5mu"}
+"""Files in the folder of a saved model."""
 SUFFIXES = (".h5ad", ".h5mu", ".zarr")
 
 
@@ -86,7 +88,7 @@ def check_model_folder(path: Path, *, overwrite: bool, argument: str = "save_mod
         return
     if not overwrite:
         raise FileExistsError(f"`{argument}`: '{path}' exists. Choose another name, or replace it by `--overwrite`.")
-    if not path.is_dir() or {part.name for part in path.iterdir()} - {"model.json", "model.safetensors"}:
+    if not path.is_dir() or {part.name for part in path.iterdir()} - _OF_A_MODEL:
         raise FileExistsError(f"`{argument}`: '{path}' is not the folder of a saved model. Choose another name.")
 
 

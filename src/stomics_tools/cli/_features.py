@@ -109,12 +109,13 @@ def one_kind(data: AnnData, modality: str | None, report: Report) -> AnnData:
 
 def check_measured(adata: AnnData, name: str, values: object) -> None:
     """Raise ``ValueError`` if a modality has fewer than two features, or no value that is not zero."""
+    start = f"Modality {name!r} cannot be prepared."
     if adata.n_vars < 2:
-        raise ValueError(f"It has {adata.n_vars} features, at least 2 are needed. {_leave_out(name)}")
+        raise ValueError(f"{start} It has {adata.n_vars} features, at least 2 are needed. {_leave_out(name)}")
     stored = values.data if sparse.issparse(values) else np.asarray(values)
     if not np.any(np.nan_to_num(stored)):
         raise ValueError(
-            f"All values of {adata.n_obs} spots x {adata.n_vars} features are zero: nothing was measured. "
+            f"{start} All values of {adata.n_obs} spots x {adata.n_vars} features are zero: nothing was measured. "
             f"{_leave_out(name)}"
         )
 

@@ -111,7 +111,7 @@ def graphst(
     from stomics_tools.cli._output import Clock, losses
 
     clock = Clock()
-    settings = {
+    settings: dict[str, Any] = {
         "preset": preset,
         "n_latent": n_latent,
         "n_spatial_neighbors": n_spatial_neighbors,
@@ -127,7 +127,9 @@ def graphst(
     from stomics_tools.cli._annotation import Annotation
     from stomics_tools.cli._apply import apply_model, as_trained
     from stomics_tools.cli._domains import finish
+    from stomics_tools.cli._features import check_measured
     from stomics_tools.cli._files import check_writable, model_kept, one_modality, read_input
+    from stomics_tools.data import expression_matrix
     from stomics_tools.model import GraphST
 
     clock.step("import", f"stomics-tools {__version__}")
@@ -152,6 +154,7 @@ def graphst(
         clock.step("apply", f"the model in {load_model}")
         finish(adata, whole, "graphst", known, n_domains, **last)
         return
+    check_measured(adata, modality or "rna", expression_matrix(adata, layer)[0])
     with known.named():
         GraphST.setup_anndata(
             adata,

@@ -132,7 +132,7 @@ def praga_spike(
     from stomics_tools.cli._output import Clock, losses
 
     clock = Clock()
-    settings = {
+    settings: dict[str, Any] = {
         "preset": preset,
         "encoder": encoder,
         "n_layers": n_layers,
@@ -147,7 +147,7 @@ def praga_spike(
         "n_spatial_neighbors": n_spatial_neighbors,
         "n_feature_neighbors": n_feature_neighbors,
     }
-    training = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
+    training: dict[str, Any] = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
     check_loading(load_model, {"save_model": save_model, "modalities": modalities, **settings, **training})
     check_paths([input], output, save_model, overwrite=overwrite)
     check_numbers(n_domains=n_domains, max_epochs=max_epochs, seed=seed)

@@ -66,9 +66,9 @@ def prepare(name: str, adata: AnnData, *, seed: int, counts: bool | None = None)
         raise ValueError(
             f"Modality {name!r} has no `X`, no layer 'counts' and no `obsm` key {key!r}. Store its counts or one of these."
         )
+    values, where = expression_matrix(adata, layer)
+    check_measured(adata, name, values)
     try:
-        values, where = expression_matrix(adata, layer)
-        check_measured(adata, name, values)
         if decide_counts(values, counts, argument="layer", where=where):
             _RECIPES[kind](adata, layer=layer, counts=counts, seed=seed, key_added=key)
             how = f"recipe pp.{kind} on counts"
