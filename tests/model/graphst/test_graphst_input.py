@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
@@ -120,6 +121,20 @@ def test_totals_are_of_all_genes(adata: AnnData) -> None:
     sums = np.asarray(adata.X.sum(1)).ravel()
     expected = np.log1p(adata.X.toarray() * (4 * np.median(sums) / sums)[:, None])
     np.testing.assert_allclose(values[1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("zero_center", [True, False])
+def test_scaled_values_are_told(adata: AnnData, zero_center: bool, caplog: pytest.LogCaptureFixture) -> None:
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    with caplog.at_level("WARNING", "stomics_tools"):
+        GraphST.setup_anndata(adata)
+        assert "scaled gene by gene" not in caplog.text
+        sc.pp.scale(adata, zero_center=zero_center, max_value=10)
+        GraphST.setup_anndata(adata, counts=False)
+        assert "scaled gene by gene" not in caplog.text
+        GraphST.setup_anndata(adata)
+    assert "`adata.X` seems to be scaled gene by gene" in caplog.text
 
 
 def test_values_that_are_no_counts_stay_as_they_are(adata: AnnData) -> None:

@@ -81,13 +81,12 @@ def choose(
             f"`total_key={total_key!r}` has no effect unless `{where}` holds counts; it is taken as it is. Leave it out, or "
             "say `counts=True`."
         )
-    elif counts is None and values.min() < 0:
+    elif counts is None and _is_scaled(values):
         logger.warning(
-            "`%s` holds negative values (minimum %.3g), scaled ones as it seems. They are taken as they are, and a new slice "
-            "must be scaled by the means and deviations of this one. Raw counts need no such care, and gave better domains "
-            "on new slices.",
+            "`%s` seems to be scaled gene by gene. Noise of rare genes then counts as much as signal of others, and a new "
+            "slice must be scaled by the deviations of this one, not by its own. Raw counts are prepared alike in every "
+            "slice: give them where there are any (`counts=False` says that these values are meant).",
             where,
-            values.min(),
         )
     flagged = _highly_variable(adata) if genes is None else None
     if flagged is not None:
@@ -106,6 +105,15 @@ def choose(
     if not wanted.any():
         raise ValueError("`genes`: none is left. Name some, or leave `genes` out.")
     return names[wanted].tolist(), total, shares
+
+
+def _is_scaled(values: Any) -> bool:
+    """Whether genes have a standard deviation of one, as after :func:`scanpy.pp.scale`; clipped ones have less."""
+    deviation = np.sqrt(StandardScaler(with_mean=not sparse.issparse(values)).fit(values).var_)
+    if not (deviation > 0).any():
+        return False
+    median, high = np.quantile(deviation[deviation > 0], [0.5, 0.9])
+    return bool(0.9 < median <= high < 1.01)
 
 
 def _highly_variable(adata: AnnData) -> np.ndarray | None:
