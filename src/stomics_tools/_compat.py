@@ -69,4 +69,4 @@ def _plain_table(table: pd.DataFrame) -> None:
         if isinstance(column.dtype, pd.StringDtype):
             table[name] = column.astype(object)
         elif isinstance(column.dtype, pd.CategoricalDtype) and isinstance(column.cat.categories.dtype, pd.StringDtype):
-            table[name] = column.cat.rename_categories(column.cat.categories.astype(object))
+            table[name] = column.cat.rename_categories(list(column.cat.categories.astype(object)))

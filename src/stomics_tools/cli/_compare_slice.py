@@ -17,10 +17,10 @@ from stomics_tools._paths import replacing
 from stomics_tools._validate import check_new_key, check_obs_names, check_option
 from stomics_tools.cli._annotation import Annotation
 from stomics_tools.cli._features import usable_features
-from stomics_tools.cli._files import read_input
 from stomics_tools.cli._output import Clock, check_not_input
 from stomics_tools.cli._prepare import as_mudata, prepare
 from stomics_tools.data._feature_types import Kind
+from stomics_tools.datasets._read import read_file
 from stomics_tools.tl._compare_input import DEFAULT, READY, check_contenders
 
 _COLUMNS = {
@@ -82,7 +82,7 @@ def compare_slice(path: Path | None, folder: Path, options: Options) -> pd.DataF
     clock = Clock()
     csv, picture = folder / "compare.csv", folder / "compare.png"
     check_not_input(path, [csv, picture])
-    data = datasets.simulate_multiomics(1500, 6, seed=0) if path is None else read_input(path)
+    data = datasets.simulate_multiomics(1500, 6, seed=0) if path is None else read_file(path)
     check_obs_names(data.obs_names)
     report = partial(clock.say, "features")
     data = usable_features(data, options.modality, keep_controls=options.keep_controls, report=report)
@@ -94,7 +94,7 @@ def compare_slice(path: Path | None, folder: Path, options: Options) -> pd.DataF
         mdata.obs[known.label_key] = known.labels
     by = f", {known.labels.nunique()} labels in {known.label_key!r}" if known.labels is not None else ""
     what = "simulated slice" if path is None else path.name
-    clock.step("read", f"{what}, {mdata.n_obs} spots{known.by_slices}{by}")
+    clock.step("read", f"{what}, {mdata.n_obs} spots{by}{known.by_slices}")
     for remark in known.remarks if path is not None else ():
         clock.say("columns", remark)
     modalities = {}

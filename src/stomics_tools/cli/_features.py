@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -107,7 +108,7 @@ def one_kind(data: AnnData, modality: str | None, report: Report) -> AnnData:
     return parts[kind]
 
 
-def check_measured(adata: AnnData, name: str, values: object) -> None:
+def check_measured(adata: AnnData, name: str, values: Any) -> None:
     """Raise ``ValueError`` if a modality has fewer than two features, or no value that is not zero."""
     start = f"Modality {name!r} cannot be prepared."
     if adata.n_vars < 2:

@@ -42,7 +42,8 @@ def as_mudata(data: AnnData | MuData, modality: Kind | None, *, report: Report =
         mods = {kind: AnnData(obs=data.obs[[]], obsm={key: data.obsm[key]}) for kind, key in ready.items()}
         mods[next(iter(ready))] = data
     else:
-        mods = dict(kinds_apart(data, report)) or {next(iter(ready), None) or _guess_kind(data): data}
+        apart: dict[str, AnnData] = {str(kind): part for kind, part in kinds_apart(data, report).items()}
+        mods = apart or {next(iter(ready), None) or _guess_kind(data): data}
     with columns_as_given():
         return MuData(mods)
 

@@ -195,7 +195,9 @@ def var_st(
         assert stage1 is not None
         with named("stage1"):
             model.load_stage1(stage1, seed=seed)
-    shared = {name: value for name, value in (("batch_size", batch_size), ("lr", lr)) if value is not None}
+    shared: dict[str, Any] = {
+        name: value for name, value in (("batch_size", batch_size), ("lr", lr)) if value is not None
+    }
     try:
         model.train(
             max_epochs=max_epochs,

@@ -90,9 +90,9 @@ def from_spatialdata(
         places, regions = np.asarray(table.obsm[spatial_key], dtype=np.float64), np.full(table.n_obs, name)
     else:
         regions = table.obs[attrs["region_key"]].astype(str).to_numpy()
-        places = _places_of_table(sdata, table, regions, spatial_key)
-        if places is None:
-            places = _places(sdata, regions, table.obs[attrs["instance_key"]], coordinate_system)
+        own = _places_of_table(sdata, table, regions, spatial_key)
+        instances = table.obs[attrs["instance_key"]]
+        places = _places(sdata, regions, instances, coordinate_system) if own is None else own
     if section_key in table.obs and (table.obs[section_key].astype(str).to_numpy() != regions).any():
         raise ValueError(
             f"`section_key`: the table has a column {section_key!r} that is not that of the regions. Choose another name."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def read_folder(folder: Path, batch_key: str | None, **reading: Any) -> tuple[An
     report = reading.pop("report")
     parts = {}
     for path in paths:
-        part = read_object(path, report=lambda line, name=path.name: report(f"{name}: {line}"), **reading)
+        part = read_object(path, report=partial(_report_on, report, path.name), **reading)
         if batch_key is None or key not in part.obs:
             part.obs[key] = path.stem
         part.obs[key] = part.obs[key].astype(str)
@@ -83,6 +84,10 @@ def read_folder(folder: Path, batch_key: str | None, **reading: Any) -> tuple[An
     if lost:
         report(f"layers that other files lack left out: {lost}")
     return adata, key
+
+
+def _report_on(report: Callable[[str], None], name: str, line: str) -> None:
+    report(f"{name}: {line}")
 
 
 def read_part(data_dir: Path, part: str) -> AnnData:
