@@ -124,3 +124,25 @@ def test_plain_values_come_back_from_text() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         DiffusionSettings().width = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "cause"),
+    [
+        ({"gate_type": "headwise"}, "gate_type", "use_gated_attention=False"),
+        ({"num_experts": 4}, "num_experts", "use_moe=False"),
+        ({"moe_top_k": 1}, "moe_top_k", "use_moe=False"),
+        ({"expert_width": "same_total"}, "expert_width", "use_moe=False"),
+        ({"balance_weight": 0.0}, "balance_weight", "use_moe=False"),
+        ({"router_z_weight": 0.1}, "router_z_weight", "use_moe=False"),
+        ({"enable_masking": False, "expression_mask_ratio": 0.1}, "expression_mask_ratio", "enable_masking=False"),
+        ({"enable_masking": False, "position_mask_ratio": 0.1}, "position_mask_ratio", "enable_masking=False"),
+        ({"min_snr": 5.0}, "min_snr", "target='residual'"),
+    ],
+)
+def test_arguments_without_effect(given: dict[str, Any], name: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}=.*` has no effect with `{cause}`"):
+        DiffusionSettings(**given).check_effects()
+    on = {"use_gated_attention": True, "use_moe": True, "target": "x0"}
+    DiffusionSettings(**{**on, **given, "enable_masking": True}).check_effects()
+    DiffusionSettings().check_effects()

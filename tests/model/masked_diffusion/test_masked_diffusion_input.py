@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -415,6 +417,31 @@ def test_queries_without_what_is_needed(model, adata):
     del adata.obs["section"]
     with pytest.raises(KeyError, match="`batch_key`: key 'section' not found"):
         model.sample(adata, mode="expr_to_pos")
+
+
+@pytest.mark.parametrize("logarithms", [False, True])
+def test_few_genes_of_training(adata, logarithms):
+    if logarithms:
+        adata.X = np.log1p(adata.X.toarray())
+    model = _trained(adata)
+    counts = np.asarray(adata.X.mean(axis=0)).ravel()
+    calls = {
+        "consensus": lambda query: model.consensus(query, n_samples=2, n_steps=2).position,
+        "impute": lambda query: model.impute(query, hidden=HIDDEN),
+        "latent": model.get_latent_representation,
+    }
+    for call in calls.values():
+        for n in (1, 5):
+            with pytest.raises(ValueError, match=rf"section0' has {n} of the 12 genes of training.*At least 6"):
+                call(adata[:, :n].copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _finite([call(adata[:, np.argsort(-counts)[:9]].copy()) for call in calls.values()])
+    if not logarithms:  # half of the genes by number, and few counts
+        few = np.argsort(counts)[:6]
+        share = f"{counts[few].sum() / counts.sum():.0%}"
+        with pytest.warns(UserWarning, match=f"has 6 of the 12 genes of training, which carried {share} of its counts"):
+            assert _finite([calls["consensus"](adata[:, few].copy())])
 
 
 def test_counts_for_a_model_of_logarithms(adata):

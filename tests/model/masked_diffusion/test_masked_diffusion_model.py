@@ -271,8 +271,8 @@ def test_dispersion_is_the_scatter_of_draws(model):
     how = {"n_samples": 5, "n_steps": 3, "landmarks": LANDMARKS, "seed": 2}
     draws = model.sample(mode="expr_to_pos", **how).astype(np.float64)
     found = model.consensus(**how)
-    scatter = np.sqrt(np.square(draws - found.position).sum(axis=2).mean(axis=0))
-    np.testing.assert_allclose(found.dispersion, scatter, rtol=1e-3, atol=1e-2)
+    scatter = np.sqrt(np.square(draws - draws.mean(axis=0)).sum(axis=2).mean(axis=0))
+    np.testing.assert_allclose(found.dispersion, scatter, rtol=1e-3, atol=1e-4)
     assert found.position.shape == (180, 2)
     assert found.dispersion.shape == (180,)
     assert found.position.dtype == found.dispersion.dtype == np.float32
@@ -282,21 +282,19 @@ def test_dispersion_is_the_scatter_of_draws(model):
     # the scatter depends on the number of draws, the consensus does not
     fewer = model.consensus(**{**how, "n_samples": 1})
     np.testing.assert_array_equal(fewer.position, found.position)
-    np.testing.assert_allclose(
-        fewer.dispersion, np.linalg.norm(draws[0] - found.position, axis=1), rtol=1e-3, atol=1e-2
-    )
+    np.testing.assert_array_equal(fewer.dispersion, 0)
     with pytest.raises(ValueError, match="`n_samples` must be at least 1"):
         model.consensus(n_samples=0)
 
 
 @pytest.mark.parametrize("estimate", ["layout", "mean", None])
-def test_dispersion_is_about_the_mean_whichever_estimate_is_returned(model, estimate):
+def test_dispersion_is_about_the_mean_of_draws_whichever_estimate_is_returned(model, estimate):
     how = {"n_samples": 4, "n_steps": 3, "seed": 2}
     draws = model.sample(mode="expr_to_pos", temperature=1.0, **how).astype(np.float64)
     mean = model.consensus(**how, estimate="mean")
     found = model.consensus(**how, estimate=estimate)
     np.testing.assert_array_equal(found.dispersion, mean.dispersion)
-    scatter = np.sqrt(np.square(draws - mean.position).sum(axis=2).mean(axis=0))
+    scatter = np.sqrt(np.square(draws - draws.mean(axis=0)).sum(axis=2).mean(axis=0))
     np.testing.assert_allclose(found.dispersion, scatter, rtol=1e-3)
     _same(found, model.consensus(**how, estimate=estimate))
     assert (found.position == mean.position).all() == (estimate == "mean")

@@ -135,6 +135,7 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
     ) -> None:
         given = plain_arguments(locals())
         settings = DiffusionSettings(**given)
+        settings.check_effects()
         super().__init__(adata, registry)
         self._settings = settings
         self._spec = CellsSpec(**self.registry["setup_args"])

@@ -23,7 +23,11 @@ _TEMPERATURE = 0.1
 
 
 class Consensus(NamedTuple):
-    """Positions ``(n_obs, d)`` that draws agree on, and the root mean square distance of draws to their mean ``(n_obs,)``."""
+    """Positions ``(n_obs, d)`` that draws agree on, and how far draws scatter ``(n_obs,)``.
+
+    ``dispersion`` is the root mean square distance of the draws of a cell to the mean of these draws, in the unit of the
+    coordinates: 0 for landmarks, and for a single draw.
+    """
 
     position: np.ndarray
     dispersion: np.ndarray
@@ -161,7 +165,8 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             ``"mean"``, the default with landmarks: every cell lies at the mean of all draws there could be, between two
             such sides. It has the smallest squared error in the frame of the slice.
         n_samples
-            Draws for the scatter, at temperature 1: it is the doubt of the model, not the scatter of layouts.
+            Draws for the scatter, at temperature 1: it is the doubt of the model, not the scatter of layouts. At least 2,
+            or there is none.
         """
         self._check_mode("expr_to_pos")
         _validate.check_integer(n_samples, argument="n_samples")
@@ -169,7 +174,6 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         _validate.check_integer(seed, argument="seed", minimum=0)
         generator = torch.Generator().manual_seed(seed)
         kind = _estimate(estimate, landmarks)
-        mean = self._positions(adata, landmarks, how, lambda drawing: drawing.expect(generator)[0])[0]
         draws = self.sample(
             adata,
             mode="expr_to_pos",
@@ -181,11 +185,13 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             seed=seed,
         )
         assert isinstance(draws, np.ndarray)
-        squared = np.square(draws.reshape(n_samples, *mean.shape) - mean).sum(axis=2).mean(axis=0)
-        position = mean
+        draws = draws[None] if n_samples == 1 else draws
+        scatter = np.sqrt(np.square(draws - draws.mean(axis=0)).sum(axis=2).mean(axis=0))
         if kind == "layout":
             position = self._positions(adata, None, how, lambda drawing: drawing.expected_layout)[0]
-        return Consensus(position, np.sqrt(squared))
+        else:
+            position = self._positions(adata, landmarks, how, lambda drawing: drawing.expect(generator)[0])[0]
+        return Consensus(position, scatter)
 
     @yielding()
     def impute(

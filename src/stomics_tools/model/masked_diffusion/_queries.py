@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from stomics_tools.model.masked_diffusion._preparation import latent_of, normali
 from stomics_tools.model.masked_diffusion._settings import Mode
 from stomics_tools.model.masked_diffusion._slices import nearest
 from stomics_tools.model.masked_diffusion._training import MaskedDiffusionTraining
+
+_FEWEST_GENES = 10
+_USUAL_SHARE = 0.5
 
 
 class _Frame(NamedTuple):
@@ -52,6 +56,7 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
         counts, whole = self._state["counts"], self._state["whole"]
         check_same_unit(cells.expression, counts=counts, whole=whole, argument="layer", where=where)
+        self._check_panel(cells)
         n_dims = self._state["n_dims"]
         if cells.coordinates is not None and cells.coordinates.shape[1] != n_dims:
             raise ValueError(
@@ -59,6 +64,36 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
                 f"`adata.obsm[{self._spec.spatial_key!r}]` has {cells.coordinates.shape[1]}."
             )
         return cells
+
+    def _check_panel(self, cells: Cells) -> None:
+        """Refuse slices of a handful of the genes of training, and warn where there are fewer than half, by number or counts.
+
+        Slices without any expression are not meant: nothing is read of them.
+        """
+        n_genes, counts = len(cells.gene_names), self._state["mean_counts"]
+        least = min(_FEWEST_GENES, -(-n_genes // 2))
+        for rows, name in zip(cells.rows(), cells.batch_names, strict=True):
+            measured = ~np.isnan(cells.expression[rows]).all(axis=0)
+            n_measured = int(measured.sum())
+            if n_measured in (0, n_genes):
+                continue
+            what = f"slice {name!r} has {n_measured} of the {n_genes} genes of training"
+            share = 1.0 if counts is None else float(np.dot(measured, counts) / np.sum(counts))
+            if counts is not None:
+                what += f", which carried {share:.0%} of its counts"
+            if n_measured < least:
+                raise ValueError(
+                    f"`adata.var_names`: {what}. At least {least} are needed to tell anything of a cell. "
+                    "Are the names of the same kind, and is the panel that of training?"
+                )
+            if n_measured < n_genes / 2 or share < _USUAL_SHARE:
+                scaled = "" if counts is None else " and cells are scaled to the mean total of these genes"
+                warnings.warn(
+                    f"`adata.var_names`: {what}. Results rest on these alone{scaled}: they will differ from those of all "
+                    "genes.",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def _mask(self, adata: AnnData | None, mask: np.ndarray | str | None, argument: str) -> np.ndarray | None:
         """A mask of cells, by name or as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +102,23 @@ class DiffusionSettings:
         parts = self.moe_top_k if self.expert_width == "same_active" else self.num_experts
         if self.use_moe and self.n_hidden % parts:
             raise ValueError(f"`n_hidden` ({self.n_hidden}) must be a multiple of {parts} to be divided among experts.")
+
+    def check_effects(self) -> None:
+        """Raise for arguments that another one switches off; those at their defaults are not meant."""
+        off = {
+            "use_gated_attention=False": (self.use_gated_attention, ["gate_type"]),
+            "use_moe=False": (
+                self.use_moe,
+                ["num_experts", "moe_top_k", "expert_width", "balance_weight", "router_z_weight"],
+            ),
+            "enable_masking=False": (self.enable_masking, ["expression_mask_ratio", "position_mask_ratio"]),
+            "target='residual'": (self.target != "residual", ["min_snr"]),
+        }
+        defaults = {field.name: field.default for field in fields(self)}
+        for cause, (effective, names) in off.items():
+            for name in names:
+                if not effective and getattr(self, name) != defaults[name]:
+                    raise ValueError(f"`{name}={getattr(self, name)!r}` has no effect with `{cause}`. Leave it out.")
 
     def plain(self) -> dict[str, Any]:
         """As plain values, whatever numpy's types they were given in."""
