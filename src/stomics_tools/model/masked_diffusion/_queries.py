@@ -56,7 +56,8 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
         counts, whole = self._state["counts"], self._state["whole"]
         check_same_unit(cells.expression, counts=counts, whole=whole, argument="layer", where=where)
-        self._check_panel(cells)
+        if data is not self.adata:  # the panels of the object of setup are those of training
+            self._check_panel(cells)
         n_dims = self._state["n_dims"]
         if cells.coordinates is not None and cells.coordinates.shape[1] != n_dims:
             raise ValueError(
