@@ -185,13 +185,13 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             seed=seed,
         )
         assert isinstance(draws, np.ndarray)
-        draws = draws[None] if n_samples == 1 else draws
+        draws = (draws[None] if n_samples == 1 else draws).astype(np.float64)  # landmarks then scatter by exactly 0
         scatter = np.sqrt(np.square(draws - draws.mean(axis=0)).sum(axis=2).mean(axis=0))
         if kind == "layout":
             position = self._positions(adata, None, how, lambda drawing: drawing.expected_layout)[0]
         else:
             position = self._positions(adata, landmarks, how, lambda drawing: drawing.expect(generator)[0])[0]
-        return Consensus(position, scatter)
+        return Consensus(position, scatter.astype(np.float32))
 
     @yielding()
     def impute(
