@@ -10,9 +10,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import utilities
 
+_ranks: Any = utilities.rank_zero_only  # a function with an attribute ``rank``
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 Devices = int | str | Sequence[int]
 
@@ -123,11 +125,11 @@ def trainer_arguments(accelerator: str, devices: Devices, trainer_kwargs: dict[s
 @contextmanager
 def as_found(trainer: pl.Trainer) -> Iterator[None]:
     """Give back what Lightning changes in this process: threads, variables of the environment, who writes to loggers."""
-    threads, rank = torch.get_num_threads(), rank_zero_only.rank
+    threads, rank = torch.get_num_threads(), _ranks.rank
     variables = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "WORLD_SIZE")}
     alone = trainer.world_size == 1
     if alone:
-        rank_zero_only.rank = 0  # a task of a cluster that trains for itself logs for itself
+        _ranks.rank = 0  # a task of a cluster that trains for itself logs for itself
     try:
         yield
     finally:
@@ -139,4 +141,4 @@ def as_found(trainer: pl.Trainer) -> Iterator[None]:
             elif value is not None:
                 os.environ[name] = value
         if alone:
-            rank_zero_only.rank = rank
+            _ranks.rank = rank
