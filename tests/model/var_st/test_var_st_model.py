@@ -679,3 +679,11 @@ def test_changed_data_are_noticed(adata):
     adata.obsm["X_image"][0] += 1
     with pytest.raises(ValueError, match="data changed since stage 1"):
         model.train_stage2(max_epochs=1, **QUIET)
+
+
+@pytest.mark.parametrize(("stage", "unused"), [(1, {"stage2": {"max_epochs": 1}}), (2, {"stage1": {"max_epochs": 1}})])
+def test_arguments_of_a_stage_that_is_not_trained(adata, stage, unused):
+    model = _model(adata)
+    model.set_training_stage(stage)
+    with pytest.raises(ValueError, match=rf"has no effect after `set_training_stage\({stage}\)`"):
+        model.train(max_epochs=1, **unused, **QUIET)

@@ -82,6 +82,9 @@ class VarSTTraining(VarSTStage1):
             check_call(type(self), name, given)
             known: dict[str, Any] = {k: v if given.get(k) is None else given[k] for k, v in checked.items()}
             self._check_stage(seed=seed, key_added=given.get("key_added", key_added), **known)
+        for name, value, only in (("stage1", stage1, 2), ("stage2", stage2, 1)):
+            if value is not None and self._stage == only:
+                raise ValueError(f"`{name}` has no effect after `set_training_stage({only})`. Leave it out.")
         shared = {"seed": seed, **fit_kwargs}
         resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(user_path(ckpt_path))
         folders = {1: None, 2: None}
