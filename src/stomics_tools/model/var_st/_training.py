@@ -82,14 +82,12 @@ class VarSTTraining(VarSTStage1):
             check_call(type(self), name, given)
             known: dict[str, Any] = {k: v if given.get(k) is None else given[k] for k, v in checked.items()}
             self._check_stage(seed=seed, key_added=given.get("key_added", key_added), **known)
-        for name, value, only in (("stage1", stage1, 2), ("stage2", stage2, 1)):
-            if value is not None and self._stage == only:
-                raise ValueError(f"`{name}` has no effect after `set_training_stage({only})`. Leave it out.")
+        name, unused = {1: ("stage2", stage2), 2: ("stage1", stage1)}.get(self._stage, ("", None))  # type: ignore[call-overload]
+        if unused is not None:
+            raise ValueError(f"`{name}` has no effect after `set_training_stage({self._stage})`. Leave it out.")
         shared = {"seed": seed, **fit_kwargs}
         resumed = {1: None, 2: None} if ckpt_path is None else _checkpoints(user_path(ckpt_path))
-        folders = {1: None, 2: None}
-        if checkpoint_dir is not None:
-            folders = {stage: user_path(checkpoint_dir) / f"stage{stage}" for stage in (1, 2)}  # type: ignore[misc]
+        folders = {n: None if checkpoint_dir is None else user_path(checkpoint_dir) / f"stage{n}" for n in (1, 2)}
         key_added = (stage2 or {}).get("key_added", key_added)
         # What was whole before is not given up for a half; of a new model, a first stage that is done stays.
         with self._all_or_nothing() if self.is_trained_ else nullcontext():
