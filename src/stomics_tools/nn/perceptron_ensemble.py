@@ -86,7 +86,7 @@ class PerceptronEnsemble(nn.Module):
 
         A member that leaves a fold out would otherwise begin with the mean of all, which the fold is a part of.
         """
-        bias = self.layers[-1].bias
+        bias = self.layers[-1].get_parameter("bias")
         for member in range(self.n_members + self.n_folds):
             seen = measured * (fold != member - self.n_members)[:, None]
             bias[member, 0] = (y * seen).sum(0) / seen.sum(0).clamp(min=1)

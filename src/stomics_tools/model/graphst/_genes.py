@@ -19,6 +19,7 @@ from stomics_tools.data._columns import part_of_transcriptome, totals_of_column
 logger = logging.getLogger("stomics_tools")
 
 _HIGHLY_VARIABLE = "highly_variable"
+N_TOP_GENES = 3000
 _LEAST_SHARE = 0.01
 _PSEUDOCOUNTS = 4.0  # of a spot of median depth, as in `pp.rna`: log1p then adds a quarter of a count
 
@@ -53,6 +54,12 @@ def choose(
     Names of the genes in the order of the object. The total that counts are scaled to, None if these are no counts. The
     genes that totals are over, each with its share of all counts; None with `total_key`, and if these are no counts.
     """
+    if n_top_genes is not None:
+        _validate.check_integer(n_top_genes, argument="n_top_genes")
+    if genes is not None and n_top_genes not in (None, N_TOP_GENES):
+        raise ValueError(
+            f"`n_top_genes={n_top_genes}` has no effect unless `genes` is None: it says which genes to take. Leave it out."
+        )
     values, where = expression_matrix(adata, layer)
     _validate.check_finite(values, argument="layer", where=where)
     names = adata.var_names.astype(str)

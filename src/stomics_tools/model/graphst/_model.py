@@ -17,14 +17,13 @@ from stomics_tools._params import plain_arguments
 from stomics_tools.data import Spots, SpotsSpec
 from stomics_tools.model._full_graph import FullGraphModel, restored
 from stomics_tools.model._outputs import Outputs, chosen_features
-from stomics_tools.model.graphst._genes import choose
+from stomics_tools.model.graphst._genes import N_TOP_GENES, choose
 from stomics_tools.model.graphst._inputs import Inputs, check_sizes, prepare
 from stomics_tools.model.graphst._module import GraphSTModule
 from stomics_tools.model.graphst._settings import Contrast, Corruption, SelfLoop, resolve
 from stomics_tools.train import Scheduler, yielding
 
 _MODALITY = "expression"
-_N_TOP_GENES = 3000
 
 
 class GraphST(FullGraphModel):
@@ -131,10 +130,8 @@ class GraphST(FullGraphModel):
         self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
         self._settings = resolve(**arguments)
         if n_spatial_neighbors is not None and self._spec.spatial_graph_key is not None:
-            raise ValueError(
-                f"`n_spatial_neighbors={n_spatial_neighbors}` has no effect unless there is no `spatial_graph_key` in setup. "
-                "Leave it out."
-            )
+            said = f"`n_spatial_neighbors={n_spatial_neighbors}`"
+            raise ValueError(f"{said} has no effect unless there is no `spatial_graph_key` in setup. Leave it out.")
         if self.adata is not None:
             check_sizes(self._read(None), self._settings)
         self._model_summary_string = f"GraphST with n_latent: {self._settings.n_latent}, preset: {preset}"
@@ -150,7 +147,7 @@ class GraphST(FullGraphModel):
         batch_key: str | None = None,
         spatial_graph_key: str | None = None,
         genes: str | Sequence[str] | None = None,
-        n_top_genes: int | None = _N_TOP_GENES,
+        n_top_genes: int | None = N_TOP_GENES,
         counts: bool | None = None,
         total_key: str | None = None,
     ) -> None:
@@ -197,16 +194,8 @@ class GraphST(FullGraphModel):
         """
         if not isinstance(adata, AnnData):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
-        if n_top_genes is not None:
-            _validate.check_integer(n_top_genes, argument="n_top_genes")
-        if genes is not None and n_top_genes not in (None, _N_TOP_GENES):
-            raise ValueError(
-                f"`n_top_genes={n_top_genes}` has no effect unless `genes` is None: it says which genes to take. Leave it out."
-            )
+        args = cls._get_setup_method_args(**locals())
         names, total, shares = choose(adata, layer, genes, n_top_genes, counts, total_key)
-        args = cls._get_setup_method_args(
-            **{k: v for k, v in locals().items() if k not in ("names", "total", "shares")}
-        )
         spec = SpotsSpec(
             {_MODALITY: layer or "X"},
             spatial_key,
@@ -264,10 +253,8 @@ class GraphST(FullGraphModel):
             ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
         devices
             Which device, see Lightning; several are refused, since each would do the same work.
-        checkpoint_dir
-            Folder for ``last.ckpt``, written every `checkpoint_every` epochs.
-        checkpoint_every
-            Epochs between two checkpoints.
+        checkpoint_dir, checkpoint_every
+            Folder for ``last.ckpt``, and the epochs from one to the next.
         ckpt_path
             Checkpoint (or its folder) to go on from, to the result of an uninterrupted run.
         key_added
@@ -328,10 +315,8 @@ class GraphST(FullGraphModel):
 
         Raises
         ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If genes of setup are not there.
+        RuntimeError, ValueError
+            If the model is not trained; if genes of setup are not there.
         """
         self._require_trained()
         if batch_size is not None:
