@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from stomics_tools._by_name import align_rows
+
 _SHOWN_KEYS = 40
 """Keys that a message lists: genes are thousands."""
 
@@ -112,10 +114,16 @@ def check_new_key(key: Any, *, argument: str) -> str:
     return key
 
 
-def check_indices(indices: Any, n_obs: int, *, argument: str = "indices") -> np.ndarray:
-    """Return rows int64 of an object of `n_obs`, all if None, given as integers or as a mask ``(n_obs,)``."""
+def check_indices(indices: Any, obs_names: pd.Index, *, argument: str = "indices") -> np.ndarray:
+    """Return rows int64 of an object, all if None, given as integers or as a mask ``(n_obs,)``.
+
+    The rows of a mask that is a Series are found by name.
+    """
+    n_obs = len(obs_names)
     if indices is None:
         return np.arange(n_obs)
+    if isinstance(indices, pd.Series) and indices.dtype == bool:
+        (_, indices) = align_rows({"adata": pd.Series(False, index=obs_names), argument: indices})
     found = np.asarray(indices)
     if found.dtype == bool and found.shape == (n_obs,):
         return np.flatnonzero(found)

@@ -8,6 +8,7 @@ import re
 import anndata
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -232,6 +233,8 @@ def test_rows_of_the_latent_representation(model):
     np.testing.assert_array_equal(model.get_latent_representation(indices=rows), whole[rows])
     mask = np.arange(len(whole)) % 3 == 0
     np.testing.assert_array_equal(model.get_latent_representation(model.adata, indices=mask), whole[mask])
+    named = pd.Series(mask, index=model.adata.obs_names)[::-1]
+    np.testing.assert_array_equal(model.get_latent_representation(indices=named), whole[mask])
     assert model.get_latent_representation(indices=[]).shape == (0, whole.shape[1])
     with pytest.raises(IndexError, match="no row 9999"):
         model.get_latent_representation(indices=[9999])

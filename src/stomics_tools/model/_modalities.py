@@ -162,7 +162,7 @@ class ModalitiesModel(FullGraphModel):
         _validate.check_integer(batch_size, argument="batch_size")
         if modality is not None:
             _validate.check_option(modality, list(self._spec.modalities), argument="modality")
-        rows = _validate.check_indices(indices, self._data(adata).n_obs)
+        rows = _validate.check_indices(indices, self._data(adata).obs_names)
         inputs, known = self._inputs(adata)
         return restored(inputs, self._latent(inputs, trained_on=known, modality=modality, batch_size=batch_size))[rows]
 

@@ -512,6 +512,29 @@ def test_bad_landmarks(model, landmarks, error, message):
         model.sample(mode="expr_to_pos", landmarks=landmarks)
 
 
+def test_masks_are_joined_by_name(model, adata):
+    """A Series whose rows stand in another order says the same; one of other cells is refused."""
+    shuffled = pd.Series(LANDMARKS, index=adata.obs_names).sample(frac=1, random_state=0)
+    assert (shuffled.to_numpy() != LANDMARKS).any()
+    expected = model.sample(adata, mode="expr_to_pos", n_steps=2, landmarks=LANDMARKS)
+    np.testing.assert_array_equal(model.sample(adata, mode="expr_to_pos", n_steps=2, landmarks=shuffled), expected)
+    hidden = pd.Series(HIDDEN, index=adata.obs_names).sample(frac=1, random_state=1)
+    np.testing.assert_array_equal(model.impute(adata, hidden=hidden), model.impute(adata, hidden=HIDDEN))
+    with pytest.raises(ValueError, match="different names of rows"):
+        model.impute(adata, hidden=hidden.rename(index="x{}".format))
+
+
+def test_a_second_training_keeps_the_folds_of_the_first(adata, monkeypatch):
+    from stomics_tools.model.masked_diffusion import _training
+
+    seeds, real = [], _training.training_slices
+    monkeypatch.setattr(_training, "training_slices", lambda *args: seeds.append(args[-1]) or real(*args))
+    model = _trained(adata)
+    model.train(1, seed=7, **QUIET)
+    assert seeds == [0, 0]
+    assert model._train_args["seed"] == 7
+
+
 def test_landmarks_without_positions(model, adata):
     adata.obsm["spatial"][12] = np.nan
     with pytest.raises(ValueError, match=r"1 rows with NaN or infinite coordinates \(first: row 12\)"):

@@ -321,7 +321,7 @@ class GraphST(FullGraphModel):
         self._require_trained()
         if batch_size is not None:
             _validate.check_integer(batch_size, argument="batch_size")
-        rows = _validate.check_indices(indices, self._data(adata).n_obs)
+        rows = _validate.check_indices(indices, self._data(adata).obs_names)
         inputs, _ = self._inputs(adata)
         return restored(inputs, self.module.latent(inputs, batch_size))[rows]
 

@@ -254,7 +254,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
         self._require_trained()
         if batch_size is not None:
             _validate.check_integer(batch_size, argument="batch_size")
-        wanted = _validate.check_indices(indices, self._data(adata).n_obs)
+        wanted = _validate.check_indices(indices, self._data(adata).obs_names)
         cells = self._read(adata, coordinates=use_positions)
         result = np.zeros((cells.n_obs, self._settings.width), dtype=np.float32)
         nobody = np.zeros(cells.n_obs, dtype=bool)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
 from stomics_tools import _validate
+from stomics_tools._by_name import align_rows
 from stomics_tools.data import Cells, check_same_unit, read_cells
 from stomics_tools.model.masked_diffusion._drawing import Given
 from stomics_tools.model.masked_diffusion._poses import pose_of
@@ -97,14 +99,15 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
                 )
 
     def _mask(self, adata: AnnData | None, mask: np.ndarray | str | None, argument: str) -> np.ndarray | None:
-        """A mask of cells, by name or as it is."""
+        """A mask of cells: a column of ``obs``, a Series, whose rows are found by name, or an array."""
         if mask is None:
             return None
         data = self._data(adata)
         if isinstance(mask, str):
             _validate.check_key(mask, data.obs, argument=argument, where="adata.obs")
-            mask = data.obs[mask].to_numpy()
-        found = np.asarray(mask)
+            mask = data.obs[mask]
+        names = pd.Series(False, index=data.obs_names)
+        found = np.asarray(align_rows({"adata": names, argument: mask})[1])
         if found.shape != (data.n_obs,) or found.dtype != bool:
             raise ValueError(
                 f"`{argument}` must be boolean of shape ({data.n_obs},), found {found.dtype} of shape {found.shape}."

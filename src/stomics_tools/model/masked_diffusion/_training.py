@@ -123,7 +123,9 @@ class MaskedDiffusionTraining(SpatialModel):
                 # An interrupted training leaves the module that there is as it was.
                 module = copy.deepcopy(self.module).cpu() if self.is_trained_ else self._new_module(cells)
             with local_seed(seed):  # the priors are the same whatever the network draws for its weights
-                slices = training_slices(module, cells, self._state, seed)
+                # A second training keeps the folds of the first: the priors were fitted to these.
+                fold_seed = self._train_args["fold_seed"] if self.is_trained_ else seed
+                slices = training_slices(module, cells, self._state, fold_seed)
                 if not self.is_trained_:
                     fit_position_prior(module, slices)
                     fit_neighbor_prior(module, slices)
@@ -148,7 +150,7 @@ class MaskedDiffusionTraining(SpatialModel):
             self.module = module.eval().to(plan.trained_on)
             self.is_trained_ = True
             self._trained_on = meta["data"]
-            self._train_args = {**how, "ema_decay": ema_decay, "seed": seed}
+            self._train_args = {**how, "ema_decay": ema_decay, "seed": seed, "fold_seed": fold_seed}
         if key_added is not None:
             self.write_results(key_added=key_added)
 

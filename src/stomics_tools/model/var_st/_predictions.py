@@ -36,7 +36,7 @@ class VarSTPredictions(VarSTTraining):
         adata: AnnData | None = None,
         *,
         method: Literal["mean", "samples"] = "mean",
-        n_samples: int = 20,
+        n_samples: int | None = None,
         batch_size: int = 1024,
         seed: int = 0,
     ) -> np.ndarray:
@@ -50,7 +50,7 @@ class VarSTPredictions(VarSTTraining):
         method
             ``"mean"``, the mean head; or ``"samples"``, the mean of draws, for comparison.
         n_samples
-            Draws of ``method="samples"``.
+            Draws of ``method="samples"``, by default 20.
         batch_size
             Spots at a time: memory beside the result grows with it and not with the number of spots.
         seed
@@ -61,8 +61,10 @@ class VarSTPredictions(VarSTTraining):
         float32 ``(n_obs, n_genes)`` in the order of :attr:`gene_names` and the units of training.
         """
         _validate.check_option(method, ["mean", "samples"], argument="method")
+        if method == "mean" and n_samples is not None:
+            raise ValueError(f"`n_samples={n_samples!r}` has no effect unless `method='samples'`. Leave it out.")
         if method == "samples":
-            _validate.check_integer(n_samples, argument="n_samples")
+            n_samples = _validate.check_integer(20 if n_samples is None else n_samples, argument="n_samples")
             return reduce(np.add, self._draws(adata, n_samples, Sampling(), seed, batch_size)) / np.float32(n_samples)
         return self._of_inputs(
             adata, batch_size, len(self.gene_names), lambda x: self.module.restore(self.module.expectation(x))
@@ -231,10 +233,10 @@ class VarSTPredictions(VarSTTraining):
         _validate.check_option(source, ["expression", "features"], argument="source")
         if source == "features":
             self._require_trained()
-            rows = _validate.check_indices(indices, self._data(adata).n_obs)
+            rows = _validate.check_indices(indices, self._data(adata).obs_names)
             return self._of_inputs(adata, batch_size, self._settings.n_condition, self.module.conditions)[rows]
         self._require_stage1()
-        rows = _validate.check_indices(indices, self._data(adata).n_obs)
+        rows = _validate.check_indices(indices, self._data(adata).obs_names)
         stage1 = self.module.stage1
         scale = min(1, len(stage1.scales.sizes) - 1)
         parts = []

@@ -42,6 +42,12 @@ class Sampling(NamedTuple):
         if self.top_p is not None:
             _validate.check_number(self.top_p, argument="top_p", low=0, high=1, open_low=True)
         _validate.check_number(self.guidance, argument="guidance", low=0)
+        for name in ("top_k", "top_p"):
+            if self.temperature == 0 and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}={getattr(self, name)!r}` has no effect unless `temperature` is above 0: the likeliest code is "
+                    "taken. Leave it out."
+                )
         return self
 
 
