@@ -372,6 +372,7 @@ def test_state_is_plain():
         "gene_names": GENES,
         "counts": True,
         "whole": True,  # none above 20
+        "log_total": None,  # of counts
         "covariates": [
             {"key": "stage", "kind": "categorical", "categories": ["I", "II"]},
             {"key": "age", "kind": "continuous", "mean": 60.0, "sd": float(np.std([40, 60, 80]))},

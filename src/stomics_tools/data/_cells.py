@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from stomics_tools import _validate
-from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._log_counts import are_counts, log_total
 from stomics_tools.data._matrix import dense_matrix, expression_matrix
 
 _FEWEST = 10
@@ -73,6 +73,7 @@ class Cells:
             "batches": list(self.batch_names),
             "counts": self.counts,
             "whole": are_counts(self.expression),
+            "log_total": None if self.counts else log_total(self.expression),
             "mean_counts": np.nanmean(self.expression, axis=0, dtype=np.float64).tolist() if self.counts else None,
         }
 

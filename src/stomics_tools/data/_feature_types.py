@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -211,6 +212,29 @@ def without_controls(data: AnnData | MuData) -> tuple[AnnData | MuData, str]:
             result.var = data.var[kept].copy()
         result.uns = data.uns
     return result, what
+
+
+def warn_of_kinds(var: pd.DataFrame, kind: Kind | None = None) -> None:
+    """Warn if features that are taken together are of several kinds, of another one than `kind`, or controls."""
+    features = feature_kinds(var)
+    own = ~features.is_control
+    there = counted(features.types[own & (features.kinds != "")])
+    if len(features.found) > 1:
+        _warn(
+            f"`adata` holds features of several kinds ({there}), which are taken together. Take one kind: "
+            f"`adata[:, adata.var[{TYPES_COLUMN!r}] == {features.types[own & (features.kinds != '')][0]!r}].copy()`."
+        )
+    elif kind is not None and features.found not in ([], [kind]):
+        _warn(f"`adata` holds {there}, but is taken for {kind}.")
+    if features.is_control.any() and own.any():
+        _warn(
+            f"`adata` holds control features ({counted(features.controls[~own])}), which are taken like the others. "
+            "Leave them out: `st.pp.drop_controls(adata)`."
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def _plain(name: str) -> str:

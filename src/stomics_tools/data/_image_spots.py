@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stomics_tools.data._covariates import Covariate
-from stomics_tools.data._log_counts import are_counts
+from stomics_tools.data._log_counts import are_counts, log_total
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class ImageSpots:
             "gene_names": list(self.gene_names),
             "counts": self.counts,
             "whole": self.expression is not None and are_counts(self.expression),
+            "log_total": None if self.counts or self.expression is None else log_total(self.expression),
             "covariates": [encoding.state() for encoding in self.encodings],
             "n_dims": None if self.coordinates is None else int(self.coordinates.shape[1]),
             "patients": list(self.patient_names),

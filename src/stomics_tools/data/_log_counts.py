@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from stomics_tools.data._expression import normalize_expression
 
 logger = logging.getLogger("stomics_tools")
 
+_ROWS, _FEWEST_ROWS = 1000, 5
+_LARGEST_LOG = 40.0
+_SAME = 1e-3  # spread of totals that are the same, beside rounding
 _BLOCK = 1 << 20  # values looked at together: nothing as large as the matrix is made
 
 
@@ -107,6 +112,45 @@ def check_same_unit(
         f"`{argument}`: the model was set up with values that are no counts (logarithms, say), `{where}` holds counts "
         "(whole, non-negative values). Prepare them like the data of setup, or set a model up with counts."
     )
+
+
+def log_total(values: Any) -> list[float] | None:
+    """Base of the logarithm and total of a spot, if values are logarithms of 1 + counts brought to one total; else None.
+
+    Parameters
+    ----------
+    values
+        As for :func:`are_counts`, with all genes that the total is over; NaN counts as zero.
+    """
+    rows = np.unique(np.linspace(0, values.shape[0] - 1, min(values.shape[0], _ROWS)).astype(np.int64))
+    part = values[rows]
+    part = np.nan_to_num(part.toarray() if sparse.issparse(part) else np.asarray(part)).astype(np.float64)
+    part = part[part.any(axis=1)]
+    if len(part) < _FEWEST_ROWS or part.min() < 0 or part.max() > _LARGEST_LOG:
+        return None
+    for base in (np.e, 2.0, 10.0):
+        totals = np.expm1(part * np.log(base)).sum(axis=1)
+        if np.ptp(totals) < _SAME * totals.mean():
+            return [float(base), float(totals.mean())]
+    return None
+
+
+def check_same_total(found: Sequence[float] | None, expected: Sequence[float] | None, *, where: str) -> None:
+    """Warn if logarithms are of another base or total than those that a model was set up with, as far as both are known."""
+    if found is None or expected is None or np.allclose(found, expected, rtol=10 * _SAME):
+        return
+    (base, total), (own_base, own_total) = found, expected
+    warnings.warn(
+        f"The model was set up with logarithms of {_in_words(own_base, own_total)}, `{where}` holds logarithms of "
+        f"{_in_words(base, total)}. Normalise to the same total, for example "
+        f"`sc.pp.normalize_total(adata, target_sum={own_total:.6g})`, or set a model up with counts.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _in_words(base: float, total: float) -> str:
+    return f"base {'e' if base == np.e else format(base, 'g')} of counts that add up to {total:.6g} in every spot"
 
 
 def log_cp10k(counts: np.ndarray) -> np.ndarray:

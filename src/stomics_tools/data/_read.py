@@ -15,7 +15,7 @@ from scipy import sparse
 
 from stomics_tools import _validate
 from stomics_tools.data._columns import count_scale, named_columns, row_sums, totals_of_column, totals_over
-from stomics_tools.data._log_counts import are_counts, check_same_unit
+from stomics_tools.data._log_counts import are_counts, check_same_total, check_same_unit, log_total
 from stomics_tools.data._matrix import dense_matrix, open_matrix
 from stomics_tools.data._origin import Origin, check_origin, find_counts, origin_of
 from stomics_tools.data._recipe import Recipe
@@ -109,6 +109,7 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
             where=name,
             found=modality.whole,
         )
+        check_same_total(modality.log_total, expected[name].get("log_total"), where=name)
 
 
 def _read_modality(
@@ -162,7 +163,8 @@ def _read_modality(
             "Leave this modality out or name another array."
         )
     origin = origin_of(adata, key, argument=argument, where=where) if in_obsm else None
-    return Modality(values, present, names, whole, counts=total is not None, origin=origin)
+    logarithms = None if in_obsm or whole or total is not None else log_total(everything)
+    return Modality(values, present, names, whole, counts=total is not None, origin=origin, log_total=logarithms)
 
 
 def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -> Modality:

@@ -58,7 +58,7 @@ class Modality:
     ``values`` float32 ``(n_obs, n_features)``, zero in the rows where ``present`` (bool ``(n_obs,)``) is false;
     ``names`` of the features where they have any; ``whole`` where the values of the object are whole and none is
     negative, as counts are; ``counts`` where they were taken as counts, so that ``values`` are their logarithms;
-    ``origin`` says how an array of ``obsm`` was made.
+    ``origin`` says how an array of ``obsm`` was made, and ``log_total`` base and total of log-normalised counts.
     """
 
     values: np.ndarray
@@ -67,6 +67,7 @@ class Modality:
     whole: bool = False
     counts: bool = False
     origin: Origin | None = None
+    log_total: list[float] | None = None
 
     @property
     def n_features(self) -> int:
@@ -117,6 +118,7 @@ class Spots:
                     "feature_names": None if m.names is None else list(m.names),
                     "whole": m.whole,
                     "counts": m.counts,
+                    "log_total": m.log_total,
                     "origin": None if m.origin is None else m.origin.state(),
                 }
                 for name, m in self.modalities.items()

@@ -36,6 +36,7 @@ _HINTS: dict[str, dict[str, str]] = {
         "early_stopping_min_delta": _LOSS,
         "early_stopping_warmup_epochs": _LOSS,
         "learning_rate": "It is called `lr`.",
+        **dict.fromkeys(("n_epochs", "epochs", "num_epochs"), "It is called `max_epochs`."),
         "gradient_clip_val": "It is called `clip_grad`.",
         "enable_checkpointing": "Name a folder by `checkpoint_dir`.",
         "enable_model_summary": "It is off. Print `model.module`.",

@@ -14,6 +14,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from mudata import MuData
 from sklearn.neighbors import NearestNeighbors
 
+from stomics_tools._validate import check_number
 from stomics_tools.data._libraries import image_libraries, stored_image
 from stomics_tools.pl._lookup import holders
 
@@ -123,6 +124,7 @@ def draw_spots(
 
     `unit` is the distance to be used in place of that. A `picture` is drawn below them.
     """
+    check_number(size, argument="size", low=0, open_low=True)
     if picture is not None:
         picture.draw(ax)
     if unit is None:

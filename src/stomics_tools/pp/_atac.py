@@ -11,6 +11,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_annotated, check_integer, check_new_key
+from stomics_tools.data._feature_types import warn_of_kinds
 from stomics_tools.data._recipe import Recipe, columns, inverse_document_frequency, tf_idf
 from stomics_tools.pp._matrix import (
     Components,
@@ -89,6 +90,7 @@ def atac(
         )
     check_integer(n_comps, argument="n_comps")
     check_new_key(key_added, argument="key_added")
+    warn_of_kinds(adata.var, "atac")
     values, where = read_counts(adata, layer)
     whole = check_whole(values, adata, where, counts)
 

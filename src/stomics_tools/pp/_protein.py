@@ -11,6 +11,7 @@ from scanpy import logging as logg
 
 from stomics_tools import _keys
 from stomics_tools._validate import check_annotated, check_integer, check_new_key
+from stomics_tools.data._feature_types import warn_of_kinds
 from stomics_tools.data._recipe import Recipe, centred_log_ratio, columns
 from stomics_tools.pp._matrix import (
     cap_components,
@@ -94,6 +95,7 @@ def protein(
     if n_comps is not None:
         check_integer(n_comps, argument="n_comps")
     check_new_key(key_added, argument="key_added")
+    warn_of_kinds(adata.var, "protein")
     values, where = read_counts(adata, layer)
     whole = check_whole(values, adata, where, counts)
 

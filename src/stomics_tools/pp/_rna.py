@@ -21,6 +21,7 @@ from stomics_tools._validate import (
     check_new_key,
     check_number,
 )
+from stomics_tools.data._feature_types import warn_of_kinds
 from stomics_tools.data._recipe import Recipe, columns, log_normalise
 from stomics_tools.pp._matrix import (
     cap_components,
@@ -148,6 +149,7 @@ def rna(
             raise ValueError("`batch_key` has no effect with `n_top_genes=None`: no genes are chosen. Leave it out.")
         check_key(batch_key, adata.obs, argument="batch_key", where="adata.obs")
         batch = check_categories(adata.obs[batch_key], argument="batch_key", where=f"adata.obs[{batch_key!r}]")[0]
+    warn_of_kinds(adata.var, "rna")
     values, where = read_counts(adata, layer)
     whole = check_whole(values, adata, where, counts)
     if whole:

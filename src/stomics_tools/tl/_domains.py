@@ -111,7 +111,8 @@ def spatial_domains(
     -----
     UserWarning
         If another number of domains was found than asked for: Leiden jumps over some numbers (the nearest one met is
-        kept), a component of the mixture can end up without spots, and refinement can dissolve a domain.
+        kept), a component of the mixture can end up without spots, and refinement can dissolve a domain. Also if
+        `batch_key` is given without `refine`.
     """
     check_annotated(adata)
     check_option(method, ("gmm", "leiden"), argument="method")
@@ -132,6 +133,12 @@ def spatial_domains(
     if (x == x[:1]).all():
         raise ValueError(f"`use_rep`: all rows of `adata.obsm[{use_rep!r}]` are the same, there is nothing to cluster.")
     graph = None
+    if batch_key is not None and refine is False:
+        warnings.warn(
+            "`batch_key` has no effect without `refine`: domains are found for all slices together. Leave it out.",
+            UserWarning,
+            stacklevel=2,
+        )
     if refine is not False:
         n_neighbors = _REFINE_NEIGHBORS if refine is True else refine
         graph = spatial_graph(adata, n_neighbors, spatial_key=spatial_key, batch_key=batch_key, argument="refine")

@@ -141,6 +141,13 @@ def reconstruct_positions(
     _check_model(model)
     _validate.check_new_key(key_added, argument="key_added")
     _validate.check_option(layout, Layout.__args__, argument="layout")  # type: ignore[attr-defined]
+    record = adata.uns.get(key_added)
+    is_own = isinstance(record, Mapping) and "n_steps" in record.get("params", {})
+    if key_added in adata.obsm and key_added == model.get_setup_arg("spatial_key") and not is_own:
+        raise ValueError(
+            f"`key_added`: `adata.obsm[{key_added!r}]` holds the coordinates that the model was set up with, which "
+            "predicted ones would replace. Name another key."
+        )
     data = adata.copy() if copy else adata
     start = logg.info("placing cells by MaskedDiffusion")
     found = model.consensus(data, n_samples=n_samples, n_steps=n_steps, landmarks=landmarks, seed=seed)

@@ -106,6 +106,7 @@ def trainer_arguments(accelerator: str, devices: Devices, trainer_kwargs: dict[s
     """
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    _type_of(accelerator)
     arguments = {**trainer_kwargs, "accelerator": accelerator, "devices": 1 if devices == "auto" else devices}
     if count_devices(devices, accelerator, trainer_kwargs.get("num_nodes", 1)) == 1:
         plugins = trainer_kwargs.get("plugins") or []

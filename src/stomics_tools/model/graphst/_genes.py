@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from stomics_tools import _validate
 from stomics_tools.data import decide_counts, expression_matrix, total_counts, variable_genes
 from stomics_tools.data._columns import part_of_transcriptome, totals_of_column
+from stomics_tools.data._feature_types import warn_of_kinds
 
 logger = logging.getLogger("stomics_tools")
 
@@ -65,6 +66,7 @@ def choose(
     names = adata.var_names.astype(str)
     if not names.is_unique:
         raise ValueError("`adata.var_names` are not unique. Call `adata.var_names_make_unique()` first.")
+    warn_of_kinds(adata.var)
     total = shares = None
     if decide_counts(values, counts, argument="layer", where=where):
         sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()

@@ -13,6 +13,7 @@ from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_arguments, plain_params
 from stomics_tools.data import CellsSpec, decide_counts, read_cells
 from stomics_tools.data._cells_field import CellsField
+from stomics_tools.data._feature_types import warn_of_kinds
 from stomics_tools.model._objects import own_data
 from stomics_tools.model.masked_diffusion._module import MaskedDiffusionModule
 from stomics_tools.model.masked_diffusion._parameters import parameter_table
@@ -186,7 +187,9 @@ class MaskedDiffusion(MaskedDiffusionPredictions):
         args = cls._get_setup_method_args(**locals())
         spec = CellsSpec(layer, spatial_key, batch_key, counts)
         where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        decide_counts(read_cells(adata, spec).expression, counts, argument="layer", where=where)
+        expression = read_cells(adata, spec).expression
+        warn_of_kinds(adata.var)
+        decide_counts(expression, counts, argument="layer", where=where)
         own_data(adata)
         cls._register(adata, CellsField(spec), args)
 

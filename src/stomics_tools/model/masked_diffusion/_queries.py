@@ -14,6 +14,7 @@ from anndata import AnnData
 from stomics_tools import _validate
 from stomics_tools._by_name import align_rows
 from stomics_tools.data import Cells, check_same_unit, read_cells
+from stomics_tools.data._log_counts import check_same_total, log_total
 from stomics_tools.model.masked_diffusion._drawing import Given
 from stomics_tools.model.masked_diffusion._poses import pose_of
 from stomics_tools.model.masked_diffusion._preparation import latent_of, normalized, standardized, unit_of
@@ -58,6 +59,8 @@ class MaskedDiffusionQueries(MaskedDiffusionTraining):
         where = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
         counts, whole = self._state["counts"], self._state["whole"]
         check_same_unit(cells.expression, counts=counts, whole=whole, argument="layer", where=where)
+        if not counts:
+            check_same_total(log_total(cells.expression), self._state.get("log_total"), where=where)
         if data is not self.adata:  # the panels of the object of setup are those of training
             self._check_panel(cells)
         n_dims = self._state["n_dims"]

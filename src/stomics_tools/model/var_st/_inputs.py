@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 N_FREQUENCIES = 3
 _LARGEST = 5.0
+_ROWS, _FEWEST_ROWS = 1000, 20
+_SHIFT, _SPREAD = 4.0, 4.0  # beyond what stains, scanners and tissues do
 
 
 class InputScaling(nn.Module):
@@ -29,6 +32,27 @@ class InputScaling(nn.Module):
         sd = features.std(axis=0, dtype=np.float64)
         self.mean = torch.as_tensor(features.mean(axis=0, dtype=np.float64), dtype=torch.float32)
         self.sd = torch.as_tensor(np.where(sd > 1e-6 * np.abs(features).max(axis=0), sd, np.inf), dtype=torch.float32)
+
+    def warn_unlike(self, features: np.ndarray) -> None:
+        """Warn if features ``(n_obs, n_features)`` are of another scale than those of training."""
+        rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), _ROWS)).astype(np.int64))
+        sd = self.sd.cpu().numpy()
+        values = (
+            np.asarray(features[rows], dtype=np.float64)[:, np.isfinite(sd)] - self.mean.cpu().numpy()[np.isfinite(sd)]
+        )
+        if not values.size:
+            return
+        z = values / sd[np.isfinite(sd)]
+        shift, spread = float(np.median(np.abs(z.mean(axis=0)))), float(np.median(z.std(axis=0)))
+        if shift > _SHIFT or spread > _SPREAD or (len(z) >= _FEWEST_ROWS and spread < 1 / _SPREAD):
+            warnings.warn(
+                f"`features_key`: the features are of another scale than those of training: of their typical column, "
+                f"the mean lies {shift:.3g} standard deviations of training apart, and the standard deviation is "
+                f"{spread:.3g} times that of training. Compute them like those of training, and do not scale them: "
+                "the model does.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         """``(..., n_features)`` to the same."""

@@ -14,6 +14,7 @@ from anndata import AnnData
 from stomics_tools import _keys, _validate
 from stomics_tools._params import plain_arguments, plain_params
 from stomics_tools.data import ImageSpec, decide_counts, read_image_spots
+from stomics_tools.data._feature_types import warn_of_kinds
 from stomics_tools.data._image_field import ImageSpotsField
 from stomics_tools.data._matrix import dense_matrix
 from stomics_tools.model._objects import own_data, write_expression
@@ -195,6 +196,7 @@ class VARST(VarSTPredictions):
             raise TypeError(f"Expected AnnData, found {type(adata).__name__}.")
         spots = read_image_spots(adata, spec, expression=True)
         where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        warn_of_kinds(adata.var)
         decide_counts(spots.expression, counts, argument="layer", where=where)
         own_data(adata)
         args["setup_args"]["covariate_keys"] = list(keys)

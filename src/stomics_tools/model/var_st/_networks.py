@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stomics_tools.data import ImageSpec, ImageSpots, check_same_unit, log_cp10k, read_image_spots
+from stomics_tools.data._log_counts import check_same_total, log_total
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model.var_st._folds import Folds, make_folds
 from stomics_tools.model.var_st._gene_tree import fitting_scales, gene_tree, ordered_tree
@@ -50,6 +51,8 @@ class VarSTNetworks(SpatialModel):
         layer = "adata.X" if self._spec.layer is None else f"adata.layers[{self._spec.layer!r}]"
         counts, whole = self._state["counts"], self._state["whole"]
         check_same_unit(values, counts=counts, whole=whole, argument="layer", where=layer)
+        if not counts:
+            check_same_total(log_total(values), self._state.get("log_total"), where=layer)
         if counts:
             return log_cp10k(values), values
         if self._settings.likelihood == "nb":

@@ -284,6 +284,8 @@ class VarSTPredictions(VarSTTraining):
         self._require_trained()
         _validate.check_integer(batch_size, argument="batch_size")
         spots = self._read(adata, expression=False)
+        if adata is not None:
+            self.module.scaling.warn_unlike(spots.features)
         result = np.empty((spots.n_obs, width), dtype=np.float32)
         for rows, inputs in self._inputs(spots).blocks(batch_size):
             result[rows] = function(inputs.to(self.device)).cpu().numpy()
