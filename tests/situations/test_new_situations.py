@@ -338,7 +338,7 @@ def test_habits_of_training_are_met_in_our_words():
     for argument in ("n_epochs", "epochs", "num_epochs"):
         with pytest.raises(TypeError, match="It is called `max_epochs`"):
             model.train(**{argument: 2})
-    with pytest.raises(ValueError, match="`accelerator`: no device for 'mps' was found here"):
+    with pytest.raises(ValueError, match="`accelerator='mps'`: there is no such device here"):
         model.train(max_epochs=1, accelerator="mps")
     with pytest.raises(RuntimeError, match="not trained. Call `model.train"):
         model.get_latent_representation()
