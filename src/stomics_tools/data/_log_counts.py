@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -128,7 +129,7 @@ def log_total(values: Any) -> list[float] | None:
     part = part[part.any(axis=1)]
     if len(part) < _FEWEST_ROWS or part.min() < 0 or part.max() > _LARGEST_LOG:
         return None
-    for base in (np.e, 2.0, 10.0):
+    for base in (math.e, 2.0, 10.0):
         totals = np.expm1(part * np.log(base)).sum(axis=1)
         if np.ptp(totals) < _SAME * totals.mean():
             return [float(base), float(totals.mean())]
@@ -150,7 +151,7 @@ def check_same_total(found: Sequence[float] | None, expected: Sequence[float] | 
 
 
 def _in_words(base: float, total: float) -> str:
-    return f"base {'e' if base == np.e else format(base, 'g')} of counts that add up to {total:.6g} in every spot"
+    return f"base {'e' if base == math.e else format(base, 'g')} of counts that add up to {total:.6g} in every spot"
 
 
 def log_cp10k(counts: np.ndarray) -> np.ndarray:
