@@ -111,5 +111,6 @@ def test_distances_are_no_weights(mdata: MuData, named: bool) -> None:
     adata.obsp[key] = sparse.csr_matrix(np.abs(np.subtract.outer(np.arange(N), np.arange(N))) * 1.0)
     if named:
         adata.uns["spatial_neighbors"] = {"distances_key": key, "connectivities_key": "near"}
-    with pytest.raises(ValueError, match=f"`spatial_graph_key`: `adata.obsp\\['{key}'\\]` holds distances"):
+    told = f"`spatial_graph_key`: `adata.obsp\\['{key}'\\]` holds distances.*'{'near' if named else 'spatial_connectivities'}'"
+    with pytest.raises(ValueError, match=told):
         read_spots(adata, SpotsSpec({"rna": "X_pca"}, "spatial", spatial_graph_key=key))

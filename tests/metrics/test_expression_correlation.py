@@ -110,6 +110,12 @@ def test_noise_ceiling_of_noise_and_of_depth():
     assert with_depth.mean() > without.mean() + 0.2
 
 
+def test_noise_ceiling_of_half_precision():
+    counts = np.random.default_rng(0).poisson(1500.0, (60, 50))  # 75,000 a spot: half precision ends at 65,504
+    half = counts.astype(np.float16)
+    np.testing.assert_array_equal(noise_ceiling(half), noise_ceiling(half.astype(np.int64)))
+
+
 def test_noise_ceiling_draws():
     from scipy import sparse
 

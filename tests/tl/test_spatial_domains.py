@@ -122,7 +122,8 @@ def test_results_survive_a_file(adata, tmp_path, n_domains):
     adata.write_h5ad(tmp_path / "plain.h5ad")
     backed = ad.read_h5ad(tmp_path / "plain.h5ad", backed="r")
     for a in (adata, backed):
-        spatial_domains(a, n_domains, use_rep="X", refine=np.int64(6), max_domains=5, seed=np.int64(2))
+        most = {"max_domains": np.int64(5)} if n_domains is None else {}
+        spatial_domains(a, n_domains, use_rep="X", refine=np.int64(6), seed=np.int64(2), **most)
     assert backed.obs["spatial_domain"].equals(adata.obs["spatial_domain"])
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
@@ -263,6 +264,8 @@ def small_slice(a):
         (None, {"n_domains": 3.0}, TypeError, "`n_domains` must be an integer"),
         (None, {"max_domains": 1}, ValueError, "`max_domains` must be at least 2"),
         (None, {"n_starts": 0}, ValueError, "`n_starts` must be at least 1"),
+        (None, {"method": "leiden", "n_starts": 3}, ValueError, "`n_starts=3` has no effect with `method='leiden'`"),
+        (None, {"max_domains": 5}, ValueError, "`max_domains=5` has no effect beside `n_domains`"),
         (None, {"n_pcs": 0}, ValueError, "`n_pcs` must be at least 1"),
         (None, {"method": "mclust"}, ValueError, "`method`: unknown option 'mclust'.*'gmm', 'leiden'"),
         (None, {"refine": True, "spatial_key": "xy"}, KeyError, "`spatial_key`: key 'xy' not found"),

@@ -40,6 +40,7 @@ _OTHER_NAMES = {
     "data_dir": ("output_dir", "processed_dir"),
     "seed": ("random_seed", "random_state"),
     "width": ("d_model",),
+    "n_heads": ("n_head", "nhead"),
     "n_hidden": ("d_ff", "dim_feedforward"),
     "clip_grad": ("gradient_clip_val",),
     "devices": ("gpus",),

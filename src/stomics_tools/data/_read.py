@@ -105,17 +105,17 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
             modality.values,
             counts=expected[name]["counts"],
             whole=expected[name]["whole"],
-            argument="modalities",
-            where=name,
+            argument=modality.argument,
+            where=modality.place or name,
             found=modality.whole,
         )
-        check_same_total(modality.log_total, expected[name].get("log_total"), where=name)
+        check_same_total(modality.log_total, expected[name].get("log_total"), where=modality.place or name)
 
 
 def _read_modality(
     adata: AnnData, name: str, key: str, spec: SpotsSpec, recipe: Recipe | None, learn: bool, *, where: str
 ) -> Modality:
-    argument = f"modalities[{name!r}]"
+    argument = "layer" if name in (spec.features or {}) else f"modalities[{name!r}]"  # genes are chosen of a layer
     in_obsm, in_layers = key in adata.obsm, key in adata.layers
     if in_obsm + in_layers + (key == "X") > 1:
         places = [p for p, there in (("obsm", in_obsm), ("layers", in_layers), ("X", key == "X")) if there]
@@ -136,7 +136,9 @@ def _read_modality(
         names = names if wanted is None else tuple(wanted)
         n_features = raw.shape[1] if names is None else len(names)
         nothing = np.zeros((0, n_features), dtype=np.float32)
-        return Modality(nothing, np.zeros(0, dtype=bool), names, whole=True, counts=total is not None)
+        return Modality(
+            nothing, np.zeros(0, dtype=bool), names, whole=True, counts=total is not None, argument=argument
+        )
     raw = open_matrix(raw, argument=argument, where=place)
     everything, all_names = raw, names
     if wanted is not None:
@@ -164,7 +166,7 @@ def _read_modality(
         )
     origin = origin_of(adata, key, argument=argument, where=where) if in_obsm else None
     logarithms = None if in_obsm or whole or total is not None else log_total(everything)
-    return Modality(values, present, names, whole, counts=total is not None, origin=origin, log_total=logarithms)
+    return Modality(values, present, names, whole, total is not None, origin, logarithms, argument, place)
 
 
 def _prepared(adata: AnnData, name: str, key: str, recipe: Recipe, where: str) -> Modality:
@@ -314,11 +316,12 @@ def find_column(data: AnnData | MuData, key: str, kind: str, *, argument: str = 
 
 def _check_no_distances(data: AnnData | MuData, key: str, argument: str, where: str) -> None:
     """Distances are no weights: the farther a spot, the more it would count."""
-    entries = [entry for entry in data.uns.values() if isinstance(entry, Mapping)]
-    if key.endswith("distances") or any(entry.get("distances_key") == key for entry in entries):
+    entries = [entry for entry in data.uns.values() if isinstance(entry, Mapping) and entry.get("distances_key") == key]
+    if key.endswith("distances") or entries:
+        beside = next(iter(entries), {}).get("connectivities_key", key.replace("distances", "connectivities"))
         raise ValueError(
             f"`{argument}`: `{where}` holds distances, which grow where weights fall. "
-            f"Name the connectivities, {key.replace('distances', 'connectivities')!r} as a rule."
+            f"Name the connectivities, {beside!r} as a rule."
         )
 
 

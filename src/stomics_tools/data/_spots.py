@@ -58,7 +58,8 @@ class Modality:
     ``values`` float32 ``(n_obs, n_features)``, zero in the rows where ``present`` (bool ``(n_obs,)``) is false;
     ``names`` of the features where they have any; ``whole`` where the values of the object are whole and none is
     negative, as counts are; ``counts`` where they were taken as counts, so that ``values`` are their logarithms;
-    ``origin`` says how an array of ``obsm`` was made, and ``log_total`` base and total of log-normalised counts.
+    ``origin`` says how an array of ``obsm`` was made, and ``log_total`` base and total of log-normalised counts;
+    ``argument`` and ``place`` name the array in messages.
     """
 
     values: np.ndarray
@@ -68,6 +69,8 @@ class Modality:
     counts: bool = False
     origin: Origin | None = None
     log_total: list[float] | None = None
+    argument: str = "modalities"
+    place: str = ""
 
     @property
     def n_features(self) -> int:

@@ -65,6 +65,8 @@ def noise_ceiling(
     check_integer(n_splits, argument="n_splits")
     _, sections = align_rows({"counts": counts, "sections": sections})
     _, genes = align_columns({"counts": counts, "genes": genes})
+    if getattr(counts, "dtype", None) == np.float16:
+        counts = counts.astype(np.float32)  # SciPy has no sparse matrix of half precision, and totals overflow in it
     matrix = sparse.csr_matrix(counts)
     check_counts(matrix, argument="counts", where="counts", integer=True)
     total = np.asarray(matrix.sum(axis=1)).ravel()

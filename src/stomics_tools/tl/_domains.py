@@ -22,6 +22,7 @@ from stomics_tools.tl._leiden import leiden_at, require_igraph
 from stomics_tools.tl._refine import majority_labels
 
 _REFINE_NEIGHBORS = 50
+_MAX_DOMAINS = 20
 _N_PCS = (5, 20)  # at least, at most
 _SPOTS_PER_PC = 50
 _SPOTS_PER_OBSERVATION = 7.0
@@ -37,7 +38,7 @@ def spatial_domains(
     refine: bool | int = False,
     n_pcs: int | None = None,
     n_starts: int | None = None,
-    max_domains: int = 20,
+    max_domains: int = _MAX_DOMAINS,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     seed: int = 0,
@@ -121,9 +122,13 @@ def spatial_domains(
         check_integer(n_pcs, argument="n_pcs")
     if n_starts is not None:
         check_integer(n_starts, argument="n_starts")
+        if method == "leiden":
+            raise ValueError(f"`n_starts={n_starts}` has no effect with `method='leiden'`. Leave it out.")
     check_integer(max_domains, argument="max_domains", minimum=2)
     if n_domains is not None:
         check_integer(n_domains, argument="n_domains", minimum=2)
+        if max_domains != _MAX_DOMAINS:
+            raise ValueError(f"`max_domains={max_domains}` has no effect beside `n_domains`. Leave it out.")
     if method == "leiden":
         require_igraph()
     use_rep = found_representation(adata) if use_rep is None else use_rep

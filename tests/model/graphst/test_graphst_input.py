@@ -257,11 +257,17 @@ def test_spots_without_expression(adata: AnnData) -> None:
     model = _trained(adata)
     other = adata.copy()
     other.X = np.log1p(other.X.toarray())
-    with pytest.raises(ValueError, match="set up with counts, .* holds negative or fractional values"):
+    with pytest.raises(
+        ValueError, match=r"`layer`: the model was set up with counts, `adata\.X` holds negative or fract"
+    ):
         model.get_latent_representation(other)
     logged = adata.copy()
     logged.X = np.log1p(logged.X.toarray())
     model = _trained(logged)
+    with pytest.raises(
+        ValueError, match=r"`layer`: the model was set up with values that are no counts.*`adata\.X` holds"
+    ):
+        model.get_latent_representation(adata.copy())
     other.X[4] = np.nan
     with pytest.raises(ValueError, match=r"1 spots have no expression .*row 4"):
         model.get_latent_representation(other)
