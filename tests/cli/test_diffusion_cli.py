@@ -224,9 +224,10 @@ training_mode: joint
 """
 
 
-def test_sections_and_names_of_the_required_file(tmp_path):
+@pytest.mark.parametrize("heads", ["num_heads", "n_heads", "n_head", "nhead"])
+def test_sections_and_names_of_the_required_file(tmp_path, heads):
     path = tmp_path / "config.yaml"
-    path.write_text(REQUIRED)
+    path.write_text(REQUIRED.replace("num_heads", heads))
     found = parsed("--config", path, "--lr", "5e-4")
     network = {"width": 32, "n_heads": 4, "n_hidden": 64, "use_gated_attention": True, "gate_type": "headwise"}
     network |= {"use_moe": True, "num_experts": 6, "moe_top_k": 3}
