@@ -199,7 +199,8 @@ class FullGraphModel(SpatialModel):
         ``adata.obsp["<key>_<graph>_connectivities"]``
             Learned graphs, CSR float32 ``(n_obs, n_obs)``.
         ``adata.obsm["<key>_<table>"]``
-            Weights of every spot, float32 DataFrames ``(n_obs, n_columns)``, where the model has any.
+            Weights of every spot, float32 DataFrames ``(n_obs, n_columns)``, where the model has any; in a MuData arrays,
+            with their columns in ``uns["<key>"]["columns"]["<table>"]``.
         ``adata.uns["<key>"]["params"]``
             Settings, seed and versions.
         """
@@ -216,14 +217,18 @@ class FullGraphModel(SpatialModel):
         inputs = inputs.to(self.device)
         outputs = self._outputs(inputs, trained_on=trained_on)
         data.obsm[_keys.latent(key)] = restored(inputs, outputs.latent)
+        record: dict[str, Any] = {"params": plain_params(self._description())}
         for name, (columns, values) in outputs.tables.items():
-            data.obsm[_keys.table(key, name)] = pd.DataFrame(
-                restored(inputs, values), index=data.obs_names, columns=columns
-            )
+            table = pd.DataFrame(restored(inputs, values), index=data.obs_names, columns=columns)
+            if isinstance(data, MuData):  # whose `update()` cannot reorder a DataFrame
+                record.setdefault("columns", {})[name] = list(columns)
+                data.obsm[_keys.table(key, name)] = table.to_numpy()
+            else:
+                data.obsm[_keys.table(key, name)] = table
         for name, parts in outputs.graphs.items():
             graph = sum((to_csr(*part) for part in parts[1:]), start=to_csr(*parts[0]))
             data.obsp[_keys.connectivities(key, name)] = inputs.restore_graph(graph)
-        data.uns[key] = {"params": plain_params(self._description())}
+        data.uns[key] = record
         logger.info("Wrote `obsm[%r]`, `obsp[%r]` and `uns[%r]`.", _keys.latent(key), f"{key}_*_connectivities", key)
 
     def _description(self) -> dict[str, Any]:

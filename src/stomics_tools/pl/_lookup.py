@@ -114,4 +114,16 @@ def _obsm_frame(part: AnnData | MuData, key: str) -> pd.DataFrame:
     value = part.obsm[key]
     if isinstance(value, pd.DataFrame):
         return value
-    return pd.DataFrame(value.toarray() if hasattr(value, "toarray") else np.asarray(value), index=part.obs_names)
+    values = value.toarray() if hasattr(value, "toarray") else np.asarray(value)
+    return pd.DataFrame(values, index=part.obs_names, columns=_column_names(part, key))
+
+
+def _column_names(part: AnnData | MuData, key: str) -> list[str] | None:
+    """Columns of a table of weights that a model wrote as an array, as it does in a MuData."""
+    for method, record in part.uns.items():
+        columns = record.get("columns") if isinstance(record, Mapping) else None
+        if isinstance(columns, Mapping) and key.startswith(f"{method}_"):
+            names = columns.get(key.removeprefix(f"{method}_"))
+            if names is not None:
+                return [str(name) for name in names]
+    return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData, read_h5ad
-from mudata import MuData
+from mudata import MuData, read_h5mu
 from scipy import sparse
 
+from stomics_tools import pl
 from stomics_tools.model import PRAGASpike
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
@@ -160,6 +162,27 @@ def test_reordered_rows_and_modalities_of_a_mudata(mdata):
     other.obsm["spatial"] = pd.DataFrame(mdata.obsm["spatial"], index=mdata.obs_names).loc[other.obs_names].to_numpy()
     latent = pd.DataFrame(_latent(other), index=other.obs_names).loc[mdata.obs_names]
     np.testing.assert_array_equal(latent, plain)
+
+
+def test_results_outlive_an_update_that_reorders_spots(mdata, tmp_path):
+    """mudata cannot reorder a DataFrame: tables of weights are arrays there, with their columns in ``uns``."""
+    _latent(mdata)
+    names, key = mdata.obs_names, "praga_spike_modality_weights"
+    before = {k: np.array(mdata.obsm[k]) for k in ("X_praga_spike", key)}
+    graph = mdata.obsp["praga_spike_spatial_connectivities"].copy()
+    mdata.mod["rna"] = mdata["rna"][::-1][:100].copy()
+    mdata.update()
+    at = names.get_indexer(mdata.obs_names)
+    assert (at != np.arange(len(at))).any()
+    for k, values in before.items():
+        np.testing.assert_array_equal(mdata.obsm[k], values[at])
+    assert abs(mdata.obsp["praga_spike_spatial_connectivities"] - graph[at][:, at]).max() == 0
+    mdata.write(tmp_path / "m.h5mu")
+    again = read_h5mu(tmp_path / "m.h5mu")
+    axes = pl.modality_weights(again, modalities=["rna"], show=False)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), again.obsm["spatial"])
+    plt.close("all")
+    assert list(again.uns["praga_spike"]["columns"]["modality_weights"]) == ["protein", "rna"]
 
 
 def test_coordinates_and_batches_in_the_modalities(mdata):
