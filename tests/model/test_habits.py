@@ -227,6 +227,13 @@ def test_repr_and_setup_are_shown(model, name, capsys):
     assert len(model.get_var_names()) > 0
 
 
+def test_where_expression_is_found(model):
+    with pytest.raises(
+        NotImplementedError, match=f"{type(model).__name__} has no get_normalized_expression.*`[a-z_]+\\(\\)`"
+    ):
+        model.get_normalized_expression()
+
+
 def test_rows_of_the_latent_representation(model):
     whole = model.get_latent_representation()
     rows = [5, 0, 5, -1]

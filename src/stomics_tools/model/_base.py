@@ -353,6 +353,20 @@ class SpatialModel(BaseModelClass):
             "format of scvi-tools before 0.15. `load` reads all that `save` has written."
         )
 
+    def get_normalized_expression(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: models here have results of their own names, which the message lists.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Not read.
+        """
+        own = ["get_expression", "get_denoised", "get_reconstruction", "predict", "reconstruct", "impute"]
+        found = [f"`{name}()`" for name in own if hasattr(self, name)]
+        raise NotImplementedError(
+            f"{type(self).__name__} has no get_normalized_expression(): expression is given by {', '.join(found)}."
+        )
+
     def view_anndata_setup(self, adata: AnnData | MuData | None = None, hide_state_registries: bool = False) -> None:
         """Print what was found in the object of setup, or in another one that was set up for this class.
 

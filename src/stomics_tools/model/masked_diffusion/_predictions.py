@@ -94,7 +94,7 @@ class MaskedDiffusionPredictions(MaskedDiffusionQueries):
             `guidance` times what it says without it (Ho & Salimans 2021), in twice the time. Of models trained for all modes,
             not for ``"joint"``.
         seed
-            Same seed, same draws.
+            Same seed and order of cells, same draws.
 
         Returns
         -------
