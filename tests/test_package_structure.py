@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "_params": {""},
     "_paths": set(),
     "_random": set(),
-    "_validate": set(),
+    "_validate": {"_by_name"},
     "_mixture": set(),
     "metrics": OWN_LEAVES,
     "baselines": OWN_LEAVES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import sparse
 
 from stomics_tools.data import are_counts, check_same_unit, decide_counts
+from stomics_tools.data._log_counts import check_same_total, log_total
 
 COUNTS = np.array([[0.0, 3.0], [25.0, np.nan]])
 
@@ -76,3 +78,35 @@ def test_units_of_new_values(setup: tuple[bool, bool], values: np.ndarray, messa
     else:
         with pytest.raises(ValueError, match=message):
             check_same_unit(values, **arguments)  # type: ignore[arg-type]
+
+
+def _of_unit(unit: str) -> np.ndarray:
+    counts = np.random.default_rng(3).poisson(4.0, (60, 40)) + 0.0
+    values = counts / counts.sum(axis=1, keepdims=True) * 1e4
+    if unit == "unlogged":
+        return values
+    values = np.log1p(values) if unit != "base 2" else np.log2(1 + values)
+    return (values - values.mean(0)) / values.std(0) if unit == "scaled" else values
+
+
+@pytest.mark.parametrize(
+    ("unit", "found", "words"),
+    [
+        ("logarithms", [np.e, 1e4], "logarithms of base e of counts that add up to 10000"),
+        ("base 2", [2.0, 1e4], "logarithms of base 2 of counts that add up to 10000"),
+        ("unlogged", [1.0, 1e4], "`x` holds values that add up to 10000 in every spot.*and take logarithms"),
+        ("scaled", [0.0, 0.0], "`x` holds negative values, as scaling makes them"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_the_unit_of_values_that_are_no_counts(unit: str, found: list[float], words: str, kind: Any) -> None:
+    own = log_total(kind(_of_unit(unit)))
+    np.testing.assert_allclose(own, found, rtol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_same_total(own, found, where="x")
+        check_same_total(None, found, where="x")
+    others = {"logarithms", "base 2", "unlogged", "scaled"} - {unit}
+    for other in others:
+        with pytest.warns(UserWarning, match=words if other == "logarithms" else "The model was set up with"):
+            check_same_total(own, log_total(_of_unit(other)), where="x")

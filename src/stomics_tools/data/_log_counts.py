@@ -118,6 +118,9 @@ def check_same_unit(
 def log_total(values: Any) -> list[float] | None:
     """Base of the logarithm and total of a spot, if values are logarithms of 1 + counts brought to one total; else None.
 
+    Base 1 stands for no logarithm: the values themselves add up to the total. Base 0 stands for negative values, such as
+    those of genes that were scaled; they have no total.
+
     Parameters
     ----------
     values
@@ -127,7 +130,14 @@ def log_total(values: Any) -> list[float] | None:
     part = values[rows]
     part = np.nan_to_num(part.toarray() if sparse.issparse(part) else np.asarray(part)).astype(np.float64)
     part = part[part.any(axis=1)]
-    if len(part) < _FEWEST_ROWS or part.min() < 0 or part.max() > _LARGEST_LOG:
+    if len(part) < _FEWEST_ROWS:
+        return None
+    if part.min() < 0:
+        return [0.0, 0.0]
+    totals = part.sum(axis=1)
+    if np.ptp(totals) < _SAME * totals.mean():
+        return [1.0, float(totals.mean())]
+    if part.max() > _LARGEST_LOG:
         return None
     for base in (math.e, 2.0, 10.0):
         totals = np.expm1(part * np.log(base)).sum(axis=1)
@@ -137,21 +147,28 @@ def log_total(values: Any) -> list[float] | None:
 
 
 def check_same_total(found: Sequence[float] | None, expected: Sequence[float] | None, *, where: str) -> None:
-    """Warn if logarithms are of another base or total than those that a model was set up with, as far as both are known."""
+    """Warn if values are of another base or total than those that a model was set up with, as far as both are known."""
     if found is None or expected is None or np.allclose(found, expected, rtol=10 * _SAME):
         return
     (base, total), (own_base, own_total) = found, expected
+    way = "Prepare them like the data of setup"
+    if own_base > 0:
+        way = f"Normalise to the same total, for example `sc.pp.normalize_total(adata, target_sum={own_total:.6g})`"
+        way += ", and take logarithms" if own_base > 1 and base <= 1 else ""
     warnings.warn(
-        f"The model was set up with logarithms of {_in_words(own_base, own_total)}, `{where}` holds logarithms of "
-        f"{_in_words(base, total)}. Normalise to the same total, for example "
-        f"`sc.pp.normalize_total(adata, target_sum={own_total:.6g})`, or set a model up with counts.",
+        f"The model was set up with {_in_words(own_base, own_total)}, `{where}` holds {_in_words(base, total)}. "
+        f"{way}, or set a model up with counts.",
         UserWarning,
         stacklevel=2,
     )
 
 
 def _in_words(base: float, total: float) -> str:
-    return f"base {'e' if base == math.e else format(base, 'g')} of counts that add up to {total:.6g} in every spot"
+    if base == 0:
+        return "negative values, as scaling makes them"
+    if base == 1:
+        return f"values that add up to {total:.6g} in every spot"
+    return f"logarithms of base {'e' if base == math.e else format(base, 'g')} of counts that add up to {total:.6g} in every spot"
 
 
 def log_cp10k(counts: np.ndarray) -> np.ndarray:
