@@ -71,8 +71,8 @@ class VarSTTraining(VarSTStage1):
             Name of the results in the object of setup, see :meth:`~stomics_tools.model.VARST.write_results`; None for
             no results.
         **fit_kwargs
-            Of both stages: ``batch_size``, ``lr``, ``early_stopping`` and other arguments that they share; ``accelerator``, ``devices``, ``logger``,
-            ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
+            Arguments that both stages share, such as ``batch_size``, ``lr`` and ``early_stopping``; ``accelerator``,
+            ``devices``, ``logger``, ``enable_progress_bar`` and what else :class:`lightning.pytorch.Trainer` takes.
         """
         checked: dict[str, Any] = {"max_epochs": 1, "batch_size": 1, "lr": 1.0, "weight_decay": 0.0}
         checked |= dict.fromkeys(("patience", "early_stopping", "early_stopping_patience", "clip_grad"))
@@ -82,7 +82,8 @@ class VarSTTraining(VarSTStage1):
             check_call(type(self), name, given)
             known: dict[str, Any] = {k: v if given.get(k) is None else given[k] for k, v in checked.items()}
             self._check_stage(seed=seed, key_added=given.get("key_added", key_added), **known)
-        name, unused = {1: ("stage2", stage2), 2: ("stage1", stage1)}.get(self._stage, ("", None))  # type: ignore[call-overload]
+        untrained: dict[Stage, tuple[str, Any]] = {1: ("stage2", stage2), 2: ("stage1", stage1)}
+        name, unused = untrained.get(self._stage, ("", None))
         if unused is not None:
             raise ValueError(f"`{name}` has no effect after `set_training_stage({self._stage})`. Leave it out.")
         shared = {"seed": seed, **fit_kwargs}
