@@ -114,14 +114,14 @@ def check_new_key(key: Any, *, argument: str) -> str:
     return key
 
 
-def check_indices(indices: Any, obs_names: pd.Index, *, argument: str = "indices") -> np.ndarray:
-    """Return rows int64 of an object, all if None, given as integers or as a mask ``(n_obs,)``.
+def check_indices(indices: Any, obs_names: pd.Index, *, argument: str = "indices") -> np.ndarray | slice:
+    """Return rows int64 of an object, given as integers or as a mask ``(n_obs,)``; a slice of all, without a copy, if None.
 
     The rows of a mask that is a Series are found by name.
     """
-    n_obs = len(obs_names)
     if indices is None:
-        return np.arange(n_obs)
+        return slice(None)
+    n_obs = len(obs_names)
     if isinstance(indices, pd.Series) and indices.dtype == bool:
         (_, indices) = align_rows({"adata": pd.Series(False, index=obs_names), argument: indices})
     found = np.asarray(indices)

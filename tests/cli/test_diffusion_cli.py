@@ -87,6 +87,7 @@ def test_options_are_the_arguments_of_the_model():
     assert set(model) == set(constructor) - {"self", "adata", "registry"}
     own = inspect.signature(st.model.MaskedDiffusion.train).parameters
     given_here = {"self", "checkpoint_dir", "ckpt_path", "key_added", "fit_kwargs"}
+    given_here |= {"early_stopping", "early_stopping_patience"}  # other names of `patience`, for users of scvi-tools
     assert set(training) - set(inspect.signature(fit).parameters) <= set(own)
     assert set(own) - given_here <= set(training)
     taken = {**inspect.signature(fit).parameters, **own, **constructor}

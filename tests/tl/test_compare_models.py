@@ -287,7 +287,7 @@ def test_bad_input_is_found_before_any_training(adata, monkeypatch, tmp_path, ar
 
 
 def test_not_an_object(fake):
-    with pytest.raises(TypeError, match="Expected AnnData or MuData, found DataFrame"):
+    with pytest.raises(TypeError, match="`adata` must be AnnData or MuData, found DataFrame"):
         compare(pd.DataFrame(), {"fake": {"model": fake}}, n_domains=2)
 
 
