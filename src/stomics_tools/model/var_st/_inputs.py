@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 N_FREQUENCIES = 3
 _LARGEST = 5.0
-_ROWS, _FEWEST_ROWS = 1000, 20
+_ROWS, _FEWEST_ROWS = 200, 20
 _SHIFT, _SPREAD = 4.0, 4.0  # beyond what stains, scanners and tissues do
 
 
@@ -36,15 +36,14 @@ class InputScaling(nn.Module):
     def warn_unlike(self, features: np.ndarray) -> None:
         """Warn if features ``(n_obs, n_features)`` are of another scale than those of training."""
         rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), _ROWS)).astype(np.int64))
-        sd = self.sd.cpu().numpy()
-        values = (
-            np.asarray(features[rows], dtype=np.float64)[:, np.isfinite(sd)] - self.mean.cpu().numpy()[np.isfinite(sd)]
-        )
-        if not values.size:
+        values = np.asarray(features[rows], dtype=np.float64)
+        known = torch.isfinite(self.sd).cpu().numpy()
+        if not len(values) or not known.any():
             return
-        z = values / sd[np.isfinite(sd)]
-        shift, spread = float(np.median(np.abs(z.mean(axis=0)))), float(np.median(z.std(axis=0)))
-        if shift > _SHIFT or spread > _SPREAD or (len(z) >= _FEWEST_ROWS and spread < 1 / _SPREAD):
+        mean, sd = self.mean.cpu().numpy()[known], self.sd.cpu().numpy()[known]
+        shift = float(np.median(np.abs(values.mean(axis=0)[known] - mean) / sd))
+        spread = float(np.median(values.std(axis=0)[known] / sd))
+        if shift > _SHIFT or spread > _SPREAD or (len(values) >= _FEWEST_ROWS and spread < 1 / _SPREAD):
             warnings.warn(
                 f"`features_key`: the features are of another scale than those of training: of their typical column, "
                 f"the mean lies {shift:.3g} standard deviations of training apart, and the standard deviation is "
