@@ -297,6 +297,19 @@ def test_a_failed_training_leaves_the_trained_model(model, name, arguments, erro
     assert all(model.history[key].equals(table) for key, table in history.items())
 
 
+@pytest.mark.parametrize("callbacks", [3, "bar", [None]])
+def test_callbacks_that_are_none(model, callbacks):
+    before = weights(model)
+    with pytest.raises(TypeError, match="`callbacks` must be callbacks of Lightning, found"):
+        model.train(1, callbacks=callbacks, **QUIET)
+    assert same(weights(model), before)
+
+
+def test_checkpoints_without_a_folder(model):
+    with pytest.raises(ValueError, match="`checkpoint_every=3` has no effect unless `checkpoint_dir`"):
+        model.train(1, checkpoint_every=3, **QUIET)
+
+
 # ------------------------------------------------------------------------ keys
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -96,6 +97,13 @@ def test_one_device_has_no_cluster_unless_one_is_given(machine):
     assert isinstance(plugins[1], LightningEnvironment)
     given = TorchElasticEnvironment()
     assert trainer_arguments("cpu", [0], {"plugins": [given]})["plugins"] == [given]
+
+
+def test_more_processes_than_processors(machine, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    trainer_arguments("cpu", 4, {})
+    with pytest.raises(ValueError, match="`devices=5` would be as many processes, on a machine of 4 processors"):
+        trainer_arguments("cpu", 5, {})
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ def representation(data: AnnData | MuData, key: str, *, argument: str = "use_rep
 
     Raises ``KeyError`` if there is none of that name, ``ValueError`` if it is not a finite numeric matrix.
     """
+    owners = [name for name, part in data.mod.items() if key in part.obsm] if isinstance(data, MuData) else []
+    if owners and key not in data.obsm:
+        raise KeyError(
+            f"`{argument}`: `mdata.obsm` has no {key!r}, its modality {owners[0]!r} has. Pass `mdata[{owners[0]!r}]`, or a "
+            "representation of all modalities, such as a model writes."
+        )
     check_key(key, data.obsm.keys(), argument=argument, where="adata.obsm")
     where = f"adata.obsm[{key!r}]"
     values = open_matrix(data.obsm[key], argument=argument, where=where)

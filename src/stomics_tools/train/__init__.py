@@ -6,7 +6,7 @@ from stomics_tools.train._ema import EMA
 from stomics_tools.train._history import History, history_tables
 from stomics_tools.train._minibatch import MiniBatchPlan, row_batches
 from stomics_tools.train._plan import FullBatchPlan, Scheduler
-from stomics_tools.train._runner import fit
+from stomics_tools.train._runner import check_callbacks, fit
 from stomics_tools.train._scvi_settings import follow_verbosity, seed_or_default
 from stomics_tools.train._threads import yielding
 
@@ -17,6 +17,7 @@ __all__ = [
     "History",
     "MiniBatchPlan",
     "Scheduler",
+    "check_callbacks",
     "count_devices",
     "fit",
     "follow_verbosity",

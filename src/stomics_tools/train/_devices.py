@@ -114,6 +114,11 @@ def trainer_arguments(accelerator: str, devices: Devices, trainer_kwargs: dict[s
         if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(LightningEnvironment())
         return {**arguments, "plugins": plugins}
+    n_processors = max(os.cpu_count() or 1, 2)
+    if accelerator == "cpu" and count_devices(devices, accelerator) > n_processors:
+        raise ValueError(
+            f"`devices={devices!r}` would be as many processes, on a machine of {n_processors} processors."
+        )
     strategy = trainer_kwargs.get("strategy", "auto")
     if strategy in ("auto", "ddp"):
         interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)

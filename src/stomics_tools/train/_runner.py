@@ -26,6 +26,17 @@ from stomics_tools.train._plan import Plan
 from stomics_tools.train._progress import EpochProgress
 from stomics_tools.train._threads import before_fork
 
+_CHECKPOINT_EVERY = 10  # epochs
+
+
+def check_callbacks(callbacks: Any) -> list[pl.Callback]:
+    """Callbacks of Lightning as a list; ``TypeError`` for anything else."""
+    found = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    for callback in found:
+        if not isinstance(callback, pl.Callback):
+            raise TypeError(f"`callbacks` must be callbacks of Lightning, found {callback!r}.")
+    return found
+
 
 def fit(
     plan: Plan,
@@ -38,7 +49,7 @@ def fit(
     patience: int | None = None,
     clip_grad: float | None = None,
     checkpoint_dir: str | Path | None = None,
-    checkpoint_every: int = 10,
+    checkpoint_every: int = _CHECKPOINT_EVERY,
     ckpt_path: str | Path | None = None,
     history: dict[str, pd.DataFrame] | None = None,
     callbacks: Sequence[pl.Callback] = (),
@@ -55,8 +66,10 @@ def fit(
     ``KeyboardInterrupt``, after which the process lives on as it was. Other arguments go to
     :class:`lightning.pytorch.Trainer`. In the end the module is on the CPU; ``plan.trained_on`` is where it was.
     """
+    if checkpoint_dir is None and checkpoint_every != _CHECKPOINT_EVERY:
+        raise ValueError(f"`checkpoint_every={checkpoint_every}` has no effect unless `checkpoint_dir` names a folder.")
     keep = History(history)
-    every: list[pl.Callback] = [*callbacks, keep, Generators(seed)]
+    every: list[pl.Callback] = [*check_callbacks(callbacks), keep, Generators(seed)]
     if patience is not None:
         every.append(EarlyStopping(monitor=plan.monitor, patience=patience, mode="min", check_on_train_epoch_end=True))
     if checkpoint_dir is not None:

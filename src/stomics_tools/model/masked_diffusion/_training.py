@@ -21,7 +21,7 @@ from stomics_tools.model.masked_diffusion._priors import fit_neighbor_prior, fit
 from stomics_tools.model.masked_diffusion._retrieval import MAX_REFERENCES
 from stomics_tools.model.masked_diffusion._settings import DiffusionSettings
 from stomics_tools.model.masked_diffusion._windows import Windows
-from stomics_tools.train import EMA, MiniBatchPlan, fit, read_checkpoint, yielding
+from stomics_tools.train import EMA, MiniBatchPlan, check_callbacks, fit, read_checkpoint, yielding
 
 _LEAST_SETS = 6
 _VISITS_OF_HELD_OUT = 3
@@ -140,7 +140,7 @@ class MaskedDiffusionTraining(SpatialModel):
                 clip_grad=clip_grad,
                 checkpoint_dir=checkpoint_dir,
                 ckpt_path=ckpt_path,
-                callbacks=[average, *fit_kwargs.pop("callbacks", ())],
+                callbacks=[average, *check_callbacks(fit_kwargs.pop("callbacks", ()))],
                 history=self.history_,
                 **fit_kwargs,
             )
