@@ -96,7 +96,7 @@ def check_same_unit(
         Whether the new values are whole and not negative, where that is known already.
     """
     data = values.data if sparse.issparse(values) else np.asarray(values)
-    if not data[data == data].any():
+    if not ((data > 0).any() or (data < 0).any()):
         return  # nothing but zeros, in any unit
     found = are_counts(values) if found is None else found
     if found == whole or (counts and found):
@@ -128,7 +128,8 @@ def log_total(values: Any) -> list[float] | None:
     """
     rows = np.unique(np.linspace(0, values.shape[0] - 1, min(values.shape[0], _ROWS)).astype(np.int64))
     part = values[rows]
-    part = np.nan_to_num(part.toarray() if sparse.issparse(part) else np.asarray(part)).astype(np.float64)
+    part = part.toarray() if sparse.issparse(part) else np.asarray(part)  # a few rows
+    part = np.nan_to_num(part).astype(np.float64)
     part = part[part.any(axis=1)]
     if len(part) < _FEWEST_ROWS:
         return None
