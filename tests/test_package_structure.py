@@ -35,6 +35,8 @@ OWN_LEAVES = {
     "_random",
     "_validate",
     "_mixture",
+    "_spatial_components",
+    "_spot_sums",
 }
 MAY_IMPORT = {
     "_by_name": set(),
@@ -47,6 +49,8 @@ MAY_IMPORT = {
     "_random": set(),
     "_validate": {"_by_name"},
     "_mixture": set(),
+    "_spatial_components": {"_spot_sums"},
+    "_spot_sums": set(),
     "metrics": OWN_LEAVES,
     "baselines": OWN_LEAVES,
     "nn": {"_namespace"},

@@ -7,6 +7,7 @@ from stomics_tools.data._graphs import (
     check_batch_sizes,
     feature_knn,
     normalized_adjacency,
+    ring_distances,
     rings,
     spatial_knn,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "read_cells",
     "read_image_spots",
     "read_spots",
+    "ring_distances",
     "rings",
     "spatial_knn",
     "total_counts",

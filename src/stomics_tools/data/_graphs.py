@@ -9,6 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 APPROXIMATE_ABOVE = 100_000
 """Feature neighbours of more spots than this are approximate (pynndescent) unless asked otherwise."""
 
+_LEAST_STEP = 0.25  # between the distances of two rings
+
 
 def _batches(n_obs: int, batch: np.ndarray | None) -> list[np.ndarray]:
     if batch is None:
@@ -172,6 +174,27 @@ def rings(graph: sparse.csr_matrix, n_hops: int) -> list[sparse.csr_matrix]:
     for ring in found:
         ring.sort_indices()
     return [ring.astype(np.float32) for ring in found]
+
+
+def ring_distances(found: list[sparse.csr_matrix], coordinates: np.ndarray, batch: np.ndarray) -> list[float]:
+    """Mean distance of the spots of each of the :func:`rings`, in units of the first of its slice, rising.
+
+    It is the number of steps where a ring has no edges, and each is at least a quarter more than the one before: spots may
+    coincide, and a ready graph may join spots far apart.
+    """
+    unit = np.zeros(batch.max() + 1)
+    distances = [1.0]
+    for step, ring in enumerate(found, start=1):
+        rows = np.repeat(np.arange(len(batch)), np.diff(ring.indptr))
+        between = np.linalg.norm(coordinates[rows] - coordinates[ring.indices], axis=1)
+        own = batch[rows]
+        if step == 1:
+            unit = np.bincount(own, between, len(unit)) / np.maximum(np.bincount(own, minlength=len(unit)), 1)
+            continue
+        known = unit[own] > 0
+        mean = (between[known] / unit[own[known]]).mean() if known.any() else step
+        distances.append(max(float(mean), distances[-1] + _LEAST_STEP))
+    return distances
 
 
 def alike_elsewhere(
