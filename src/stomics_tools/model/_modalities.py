@@ -12,8 +12,9 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from stomics_tools import _keys, _validate
+from stomics_tools import _validate
 from stomics_tools.data import SpotsSpec
+from stomics_tools.data._modality_keys import named_modalities
 from stomics_tools.data._origin import recipes_of
 from stomics_tools.model._full_graph import FullGraphModel, restored
 from stomics_tools.model._outputs import chosen_features
@@ -67,7 +68,7 @@ class ModalitiesModel(FullGraphModel):
         """
         if not isinstance(adata, AnnData):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}; see `setup_mudata`.")
-        modalities = _named(adata, modalities)
+        modalities = named_modalities(adata, modalities)
         args = cls._get_setup_method_args(**locals())
         spec = SpotsSpec(modalities, spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
         cls._setup(adata, spec, args)
@@ -105,7 +106,7 @@ class ModalitiesModel(FullGraphModel):
         """
         if not isinstance(mdata, MuData):
             raise TypeError(f"`mdata` must be a MuData, found {type(mdata).__name__}; see `setup_anndata`.")
-        modalities = _named(mdata, modalities)
+        modalities = named_modalities(mdata, modalities)
         args = cls._get_setup_method_args(**locals())
         spec = SpotsSpec(modalities, spatial_key, batch_key, spatial_graph_key, feature_graph_keys)
         cls._setup(mdata, spec, args)
@@ -239,44 +240,3 @@ class ModalitiesModel(FullGraphModel):
         values = values[:, columns] if recipe is None else recipe.features_of(values, columns)
         index = self._data(adata).obs_names
         return pd.DataFrame(values, index=index, columns=[names[i] for i in columns])
-
-
-_WRITTEN = {_keys.PCA: "rna", _keys.PROTEIN: "protein", _keys.LSI: "atac"}
-"""Arrays that the recipes of `pp` write, and the modality that each is of."""
-
-
-def _named(data: AnnData | MuData, modalities: Any) -> dict[str, str]:
-    """Name of each modality to its key, out of whatever way they were given in."""
-    several = isinstance(data, MuData)
-    if modalities is None:
-        modalities = list(data.mod) if several else _written(data, "adata")
-    elif isinstance(modalities, str):
-        modalities = [modalities] if several else {_WRITTEN.get(modalities, "expression"): modalities}
-    if several and isinstance(modalities, Sequence):
-        names = list(modalities)
-        for name in names:
-            _validate.check_key(name, data.mod, argument="modalities", where="mdata.mod")
-        modalities = {name: next(iter(_written(data.mod[name], f"mdata[{name!r}]").values())) for name in names}
-    if not isinstance(modalities, Mapping) or not all(isinstance(key, str) for key in modalities.values()):
-        raise TypeError(
-            "`modalities` must map names to keys, for example {'rna': 'X_pca', 'protein': 'X_protein'}, "
-            f"found {modalities!r}."
-        )
-    if not modalities:
-        raise ValueError("`modalities` is empty. Name one at least, for example {'rna': 'X_pca'}.")
-    return {_validate.check_new_key(name, argument="modalities"): key for name, key in modalities.items()}
-
-
-def _written(adata: AnnData, where: str) -> dict[str, str]:
-    """The one array that a recipe has written, by the name of its modality."""
-    found = {name: key for key, name in _WRITTEN.items() if key in adata.obsm}
-    if len(found) == 1:
-        return found
-    if found:
-        raise ValueError(
-            f"`modalities`: `{where}.obsm` holds {list(found.values())}. Say which are meant, as in {found}."
-        )
-    raise KeyError(
-        f"`modalities`: none of {list(_WRITTEN)} is in `{where}.obsm` (keys: {list(adata.obsm)}). Prepare it, for RNA by "
-        "`stomics_tools.pp.rna`, or name the array."
-    )
