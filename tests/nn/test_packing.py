@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from stomics_tools.nn import PackedLinear, QuantLinear, pack, unpack
+from stomics_tools.nn import PackedLinear, QuantLinear, pack, packing, unpack
 
 ALL_BITS = range(2, 9)
 
@@ -86,3 +86,25 @@ def test_state_survives_a_round_trip():
     assert torch.equal(first(x), second(x))
     assert set(first.state_dict()) == {"packed", "step", "bias"}
     assert set(PackedLinear(9, 4, 3, False).state_dict()) == {"packed", "step"}
+
+
+def test_weights_are_unpacked_once_and_freed(monkeypatch):
+    torch.manual_seed(0)
+    layer = QuantLinear(9, 4, bits=3)
+    packed, other, x = PackedLinear.of(layer), PackedLinear.of(QuantLinear(9, 4, bits=3)), torch.randn(5, 9)
+    calls = []
+    monkeypatch.setattr(packing, "unpack", lambda *arguments: calls.append(1) or unpack(*arguments))
+    with torch.inference_mode():
+        packed(x)
+    packed(x.clone().requires_grad_()).sum().backward()  # what inference mode kept is of use in training too
+    assert torch.equal(packed(x), layer(x))
+    assert len(calls) == 1
+    packed.release()
+    packed(x)
+    assert len(calls) == 2
+    packed.load_state_dict(other.state_dict())
+    assert torch.equal(packed(x), other(x))
+    double = packed.double()(x.double())
+    torch.testing.assert_close(double, other(x).double())
+    assert double.dtype == torch.float64
+    assert set(packed.state_dict()) == {"packed", "step", "bias"}

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from stomics_tools.nn import LIFNode, Multispike, SpikingLayer, SpikingSelfAttention, spiking_attention
+from stomics_tools.nn import (
+    LIFNode,
+    Multispike,
+    RepLinear,
+    SpikingLayer,
+    SpikingSelfAttention,
+    fold_all,
+    spiking_attention,
+)
 
 FORMS = ("ssa", "mask", "token", "channel")
 T, B, N, C, HEADS = 3, 2, 11, 12, 3
@@ -52,11 +62,80 @@ def test_each_form_by_loops(form):
                     summed[t, b, :, own] = q[t].sum(1)[:, None]
                 else:
                     summed[t, b, :, own] = q[t].sum(0)[None]
-    fired = LIFNode(tau=2.0, v_threshold=0.5)(summed)
+    fired = LIFNode(tau=2.0, v_threshold=1.0)(summed)
     y = {"ssa": fired, "mask": fired * spikes["query"]}.get(form, fired * spikes["key"])
     assert 0 < y.mean() < 1
     torch.testing.assert_close(attention(x), attention.project(y))
     assert set(attention(x).unique().tolist()) <= {0.0, 1.0}
+
+
+def _busy(attention):
+    """Most neurons fire, so that sums over eleven rows reach the threshold."""
+    for layer in (*attention.layers.values(), attention.project):
+        layer.norm.bias.data.fill_(2.0)
+    return attention
+
+
+def _fired(current, tau=2.0, threshold=1.0):
+    """``LIFNode()`` of SpikingJelly by its definition: number by number, from rest, reset to 0."""
+    spikes = torch.zeros_like(current)
+    for place in itertools.product(*map(range, current.shape[1:])):
+        membrane = 0.0
+        for t in range(len(current)):
+            membrane += (current[(t, *place)].item() - membrane) / tau
+            if membrane >= threshold:
+                spikes[(t, *place)], membrane = 1.0, 0.0
+    return spikes
+
+
+def _tutorial(attention, x, fired, threshold=1.0):
+    """``SSA`` of SpikingJelly's tutorial: scale 1/8, eight heads by default, ``LIFNode()`` everywhere."""
+
+    def layer(part, y):
+        z = y @ part.linear.weight.T
+        return fired(
+            (z - part.norm.running_mean) / (part.norm.running_var + 1e-5).sqrt() * part.norm.weight + part.norm.bias
+        )
+
+    q, k, v = (layer(attention.layers[name], x) for name in ("query", "key", "value"))
+    d = C // HEADS
+    sums = torch.zeros_like(x)
+    for t, b, i, head in itertools.product(range(T), range(B), range(N), range(HEADS)):
+        own = slice(head * d, (head + 1) * d)
+        for j in range(N):
+            sums[t, b, i, own] += 0.125 * (q[t, b, i, own] @ k[t, b, j, own]) * v[t, b, j, own]
+    return layer(attention.project, fired(sums) if threshold == 1 else _fired(sums, threshold=threshold)), sums
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.5])
+def test_the_defaults_are_the_published_form_number_by_number(threshold):
+    attention = _busy(_attention() if threshold == 1 else _attention(attention_threshold=threshold))
+    x = (_x() > 0).double()
+    expected, sums = _tutorial(attention, x, _fired, threshold)
+    assert 0.1 < (sums >= threshold).double().mean() < 0.9
+    assert 0 < expected.mean() < 1
+    assert torch.equal(attention(x), expected)
+
+
+def test_equal_to_spikingjelly():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
+    from spikingjelly.activation_based import layer
+
+    def fired(current):
+        return neuron.LIFNode(step_mode="m").double()(current)
+
+    attention, x = _busy(_attention()), (_x() > 0).double()
+    assert torch.equal(attention(x), _tutorial(attention, x, fired)[0])
+    ours = _busy(_attention(attention_threshold=0.5))
+    theirs = layer.SpikingSelfAttention(C, HEADS).double().eval()
+    parts = [ours.layers[name] for name in ("query", "key", "value")]
+    convolution, norm = theirs.qkv_conv_bn
+    pairs = [(convolution, norm, parts), (*theirs.proj_conv_bn, [ours.project])]
+    for convolution, norm, group in pairs:
+        convolution.weight.data = torch.cat([part.linear.weight for part in group]).unsqueeze(-1)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(norm, name).data = torch.cat([getattr(part.norm, name) for part in group])
+    assert torch.equal(ours(x), theirs(x.mT).mT)
 
 
 def test_a_layer_is_a_linear_map_a_norm_and_neurons():
@@ -89,7 +168,7 @@ def test_the_order_of_rows_and_other_sets_do_not_matter(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_reach_all_weights(form):
-    attention = _attention(form).train()
+    attention = _attention(form, scale=0.5).train()
     (attention(_x()) * _x(9)).sum().backward()
     for name, parameter in attention.named_parameters():
         assert parameter.grad.isfinite().all(), name
@@ -119,7 +198,7 @@ def test_wide_values_and_normed_sums_densely(scale, value_ratio):
     else:
         assert attention.attention_norm is None
         sums = scale * sums
-    fired = LIFNode(tau=2.0, v_threshold=0.5)(sums)
+    fired = LIFNode(tau=2.0, v_threshold=1.0)(sums)
     assert 0.01 < fired.mean() < 0.99
     torch.testing.assert_close(attention(x), attention.project(fired))
 
@@ -159,13 +238,76 @@ def test_sets_that_lie_one_after_the_other(form, scale):
 
 
 @pytest.mark.parametrize("scale", [0.3, None])
-def test_blocks_of_rows_equal_the_whole(scale):
-    attention, x = _attention(scale=scale, value_ratio=2, output_spikes=False), _x()
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_of_rows_equal_the_whole(form, scale):
+    value_ratio = 2 if form == "ssa" else 1
+    attention, x = _attention(form, scale=scale, value_ratio=value_ratio, output_spikes=False), _x()
     blocks = x.split(4, dim=2)
     state = sum(attention.accumulate(block) for block in blocks)
-    assert state.shape == (T, B, HEADS, C // HEADS, 2 * C // HEADS)
+    d = C // HEADS
+    assert state.shape == (T, B, HEADS, *{"ssa": (d, 2 * d), "token": (1, 1)}.get(form, (1, d)))
     found = torch.cat([attention.read(block, state, N) for block in blocks], dim=2)
     torch.testing.assert_close(found, attention(x))
+
+
+@pytest.mark.parametrize("form", ["mask", "channel"])
+def test_sums_over_rows_in_units_of_their_mean(form):
+    """Channel by channel; ten copies of the rows change nothing, where the plain sum would fill every neuron."""
+    attention, x = _attention(form, scale=None, output_spikes=False), _x()
+    spikes = {name: layer(x) for name, layer in attention.layers.items()}
+    read = spikes["key"] * spikes["value"] if form == "mask" else spikes["query"]
+    d = C // HEADS
+    current = torch.zeros(T, B, 1, C, dtype=x.dtype)
+    for t, b, head in itertools.product(range(T), range(B), range(HEADS)):
+        rates = [sum(read[t, b, i, head * d + c] for i in range(N)) / N for c in range(d)]
+        for c in range(d):
+            current[t, b, 0, head * d + c] = rates[c] / 2 / max(sum(rates) / d, 0.01)
+    fired = LIFNode(tau=2.0, v_threshold=1.0)(current)
+    expected = attention.project(fired * spikes["query" if form == "mask" else "key"])
+    torch.testing.assert_close(attention(x), expected)
+    torch.testing.assert_close(attention(x.repeat(1, 1, 10, 1))[:, :, :N], expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_weights_densely(form):
+    attention, x = _attention(form).train(), _x()
+    limits, rows = [0, 4, 5, N], torch.tensor([2, 4, 10, 5])
+    found = attention.attention_weights(x, rows, torch.tensor(limits))
+    assert attention.training
+    assert attention.layers["query"].training
+    attention.eval()
+    spikes = {name: layer(x).unflatten(-1, (HEADS, -1)) for name, layer in attention.layers.items()}
+    q, k = spikes["query"], spikes["key"]
+    if form == "token":
+        dense = torch.zeros(B, N, N, dtype=x.dtype)
+        gate = attention.attention_neuron(q.sum(-1)).sum((0, 3))
+        dense[:, range(N), range(N)] = gate
+    else:
+        pairs = {"ssa": (q, k), "mask": (q, k * spikes.get("value", k)), "channel": (k, q)}
+        dense = torch.einsum("tbihc,tbjhc->bij", *pairs[form])
+    for first, last in itertools.pairwise(limits):
+        dense[:, first:last, :first] = 0
+        dense[:, first:last, last:] = 0
+    total = dense.sum(-1, keepdim=True)
+    expected = torch.where(total > 0, dense / total, 0.0)[:, rows]
+    assert found.shape == (B, 4, N)
+    torch.testing.assert_close(found, expected)
+    assert (found > 0).any()
+
+
+def test_reparameterised_maps_fold():
+    attention, x = _attention(rep=True, attention_threshold=0.5, output_spikes=False), _x()
+    assert all(isinstance(layer.linear, RepLinear) for layer in attention.layers.values())
+    folded = fold_all(attention)
+    assert not any(isinstance(part, RepLinear | torch.nn.BatchNorm1d) for part in folded.modules())
+    torch.testing.assert_close(folded(x), attention(x))
+
+
+def test_segments_must_cover_the_rows():
+    with pytest.raises(ValueError, match="`segments` must rise from 0 to the number of rows, 11, found"):
+        _attention()(_x(), torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="`attention_threshold` must be above 0, found 0"):
+        SpikingSelfAttention(12, 3, attention_threshold=0.0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def _lively(module):
 def _block(**settings):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return _lively(SpikingTransformerBlock(C, 2, 2.0, scale=0.5, **settings).double())
+        return _lively(SpikingTransformerBlock(C, 2, 2.0, scale=0.5, attention_threshold=0.5, **settings).double())
 
 
 def test_the_perceptron_by_its_formula():

@@ -30,8 +30,9 @@ from stomics_tools.nn.row_groups import consecutive_groups, group_mean
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spikformer import Spikformer, SpikingRowPooling
 from stomics_tools.nn.spiking_encoding import SpikingEncoding
+from stomics_tools.nn.spiking_layer import SpikingLayer
 from stomics_tools.nn.spiking_patch_splitting import SpikingPatchSplitting
-from stomics_tools.nn.spiking_self_attention import SpikingLayer, SpikingSelfAttention, spiking_attention
+from stomics_tools.nn.spiking_self_attention import SpikingSelfAttention, spiking_attention
 from stomics_tools.nn.spiking_transformer import SpikingMLP, SpikingTransformerBlock
 from stomics_tools.nn.time_embedding import TimeEmbedding
 from stomics_tools.nn.vector_quantization import VectorQuantizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,9 @@ def _shifts(width: int, n: int, like: Tensor) -> Tensor:
 class PackedLinear(nn.Module):
     """Linear layer for inference whose weights are packed integers: ``y = x (s Q)^T + b``.
 
-    The outputs equal those of the :class:`QuantLinear` it is made of (:meth:`of`) bit by bit.
+    The outputs equal those of the :class:`QuantLinear` it is made of (:meth:`of`) bit by bit. The first call unpacks
+    the weights, and keeps them in floating point for the next ones: a call costs what one of
+    :class:`torch.nn.Linear` does. What is saved is the packed form alone; :meth:`release` frees the other.
 
     Parameters
     ----------
@@ -102,6 +105,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("packed", torch.zeros(n_bytes, dtype=torch.uint8))
         self.register_buffer("step", torch.ones(out_features, 1))
         self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self._unpacked: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
@@ -122,13 +126,32 @@ class PackedLinear(nn.Module):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the packed weights, steps and bias."""
+        """Bytes of the packed weights, steps and bias, what is kept unpacked apart."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights in floating point, ``(out_features, in_features)``; kept from the first time on."""
+        if self._unpacked is None:
+            with torch.inference_mode(False), torch.no_grad():  # of use under any mode later
+                self._unpacked = unpack(self.packed, self.bits, (self.out_features, self.in_features)) * self.step
+        return self._unpacked
+
+    def release(self) -> None:
+        """Free the unpacked weights; the next call makes them again. Needed after buffers were changed in place."""
+        self._unpacked = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(..., out_features)`` of input ``(..., in_features)``."""
-        integers = unpack(self.packed, self.bits, (self.out_features, self.in_features))
-        return F.linear(x, integers * self.step, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.release()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.release()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from stomics_tools.nn.spiking_self_attention import lif
+from stomics_tools.nn.spiking_layer import lif
 
 
 class SpikingRelativePosition(nn.Module):

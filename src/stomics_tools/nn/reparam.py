@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from stomics_tools.nn.quant_conv import QuantConv2d
 from stomics_tools.nn.quantization import Bits, LearnedWidthQuantizer, Quantized, QuantLinear, WeightQuantizer
-from stomics_tools.nn.spiking_self_attention import SpikingLayer
 
 
 def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -119,7 +118,7 @@ class RepConv(nn.Module):
 
 
 @torch.no_grad()
-def _fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
+def fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
     """``s W x + t``, exact where s is positive: a step belongs to a channel, hence ``s W`` has a grid as well."""
     scale, shift = _affine(norm)
     with torch.device("meta"):
@@ -138,14 +137,10 @@ def _fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
 
 def _fold(layer: nn.Module) -> nn.Module | None:
     """One layer in the place of `layer`, if there is one."""
-    if isinstance(layer, RepLinear | RepConv):
-        return layer.fold()
-    if isinstance(layer, SpikingLayer):
-        return copy.deepcopy(
-            layer, {id(layer.linear): _fold_normed(layer.linear, layer.norm), id(layer.norm): nn.Identity()}
-        )
+    if callable(fold := getattr(layer, "fold", None)):
+        return fold()
     if isinstance(layer, nn.Sequential) and [type(part) for part in layer] == [QuantLinear, nn.BatchNorm1d]:
-        return _fold_normed(*layer)
+        return fold_normed(*layer)
     return None
 
 

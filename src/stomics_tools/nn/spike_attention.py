@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from stomics_tools.nn.multispike import Multispike
 from stomics_tools.nn.quantization import Bits, QuantLinear
 from stomics_tools.nn.reparam import RepLinear
+from stomics_tools.nn.segments import evaluating, segment_lengths, segment_of_rows, within
 
 _EPSILON = 0.01  # a product of two lone spikes of the lowest level is 1/16
 
@@ -55,7 +56,8 @@ class _Windows:
         n, k = to_rows(length), to_rows(count)
         window = row * k // n
         place = row - (window * n + k - 1) // k
-        self.index = (to_rows(count.cumsum(0) - count) + window) * self.length + place
+        self.window = to_rows(count.cumsum(0) - count) + window
+        self.index = self.window * self.length + place
 
     def split(self, x: Tensor) -> Tensor:
         """``(n, heads, width)`` to ``(n_windows, length, heads, width)``, zero where there is no row."""
@@ -138,7 +140,7 @@ class SpikeAttention(nn.Module):
         -------
         ``(n, n_features)``.
         """
-        lengths = _lengths(segments, len(x))
+        lengths = segment_lengths(segments, len(x))
         spikes = self.spike(x)
         queries = self._queries(spikes)
         keys, values = self._keys_values(spikes)
@@ -180,6 +182,34 @@ class SpikeAttention(nn.Module):
         self._check_whole()
         return self._output(_read(self._queries(self.spike(x)), state))
 
+    @torch.no_grad()
+    def attention_weights(self, x: Tensor, rows: Tensor, segments: Tensor | None = None) -> Tensor:
+        """How much chosen rows read from each row of their segment, in evaluation; the mean over the heads.
+
+        ``a_ij = (q_i . k_j + eps) / sum_j (q_i . k_j + eps)``, j over the segment, or the window, of row i.
+
+        Parameters
+        ----------
+        x, segments
+            As of :meth:`forward`.
+        rows
+            Which rows, int64 ``(n_query,)``.
+
+        Returns
+        -------
+        ``(n_query, n)``, each row with the sum 1; 0 for rows of other segments.
+        """
+        lengths = segment_lengths(segments, len(x))
+        with evaluating(self):
+            spikes = self.spike(x)
+            queries, (keys, _) = self._queries(spikes[rows]), self._keys_values(spikes)
+        products = torch.einsum("rhc,nhc->hrn", queries, keys).split(self.n_heads // len(self.windows))
+        total = products[0].new_zeros(len(rows), len(x))
+        for scale, size in zip(products, self.windows, strict=True):
+            parts = segment_of_rows(lengths, x.device) if size is None else _Windows(lengths, size, x.device).window
+            total += within(scale, rows, parts).sum(0)
+        return total / self.n_heads
+
     def _check_whole(self) -> None:
         if self.windows != (None,):
             raise ValueError(f"blocks of rows are for `windows=(None,)`, found {self.windows}.")
@@ -206,14 +236,3 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int], s
         return torch.cat([_read(q, _state(k, v)) for q, k, v in parts])
     windows = _Windows(lengths, size, queries.device)
     return windows.join(_read(windows.split(queries), _state(windows.split(keys), windows.split(values))))
-
-
-def _lengths(segments: Tensor | None, n_rows: int) -> list[int]:
-    if segments is None:
-        return [n_rows]
-    lengths = segments.diff().tolist()
-    if len(segments) < 2 or segments[0] != 0 or segments[-1] != n_rows or min(lengths) < 0:
-        raise ValueError(
-            f"`segments` must rise from 0 to the number of rows, {n_rows}, found {segments.tolist()[:10]}."
-        )
-    return lengths

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from stomics_tools.nn.quantization import Bits
 from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.row_groups import group_mean
-from stomics_tools.nn.spiking_self_attention import Form, SpikingLayer, lif
+from stomics_tools.nn.spiking_layer import SpikingLayer, lif
+from stomics_tools.nn.spiking_self_attention import Form
 from stomics_tools.nn.spiking_transformer import Residual, SpikingTransformerBlock
+
+_ATTENTION_THRESHOLD = 0.5  # of the published code
 
 
 class SpikingRowPooling(nn.Module):
@@ -113,6 +116,7 @@ class Spikformer(nn.Module):
                         residual=residual,
                         form=form,
                         scale=scale,
+                        attention_threshold=_ATTENTION_THRESHOLD,
                         neuron=neuron,
                         bits=bits,
                     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from stomics_tools.nn.quantization import Bits
-from stomics_tools.nn.spiking_self_attention import SpikingLayer, lif
+from stomics_tools.nn.spiking_layer import SpikingLayer, lif
 
 
 class SpikingEncoding(nn.Module):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from stomics_tools.nn.quant_conv import QuantConv1d, QuantConv2d
 from stomics_tools.nn.quantization import Bits
-from stomics_tools.nn.spiking_self_attention import lif
+from stomics_tools.nn.spiking_layer import lif
 
 _KINDS: dict[int, tuple[type[nn.Module], type[nn.Module], type[nn.Module]]] = {
     1: (QuantConv1d, nn.BatchNorm1d, nn.MaxPool1d),

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from stomics_tools.nn.lif import LIFNode
-from stomics_tools.nn.quantization import Bits, QuantLinear
+from stomics_tools.nn.quantization import Bits
+from stomics_tools.nn.segments import evaluating, segment_lengths, segment_of_rows, within
+from stomics_tools.nn.spiking_layer import SpikingLayer, lif
 
 Form = Literal["ssa", "mask", "token", "channel"]
 Order = Literal["auto", "linear", "quadratic"]
-_ATTENTION_THRESHOLD = 0.5
-
-
-def lif(v_threshold: float = 1.0) -> nn.Module:
-    """The neurons of Spikformer: time constant 2, no gradient through the reset."""
-    return LIFNode(tau=2.0, v_threshold=v_threshold, detach_reset=True)
+_LEAST_RATE = 0.01
+"""Of the mean channel of a head: heads that hardly fire let nothing through, and their gradient stays bounded."""
 
 
 def spiking_attention(
@@ -63,13 +60,18 @@ class SpikingSelfAttention(nn.Module):
 
     and a last layer mixes the heads. ``"ssa"`` costs O(N d^2), the others O(N d); nothing of size N x N is held.
 
-    Others are ``"ssa"`` too, with the neurons and numbers below and, as their residuals are of membranes,
-    ``output_spikes=False``; re-parameterised convolutions stand in the first and the third where linear maps stand here.
+    The defaults are ``SSA`` of SpikingJelly's tutorial, where all neurons have the threshold 1. In the published code of
+    Spikformer, both Spike-driven Transformers and QKFormer it is 0.5 after attention.
 
-    - Spike-driven Transformer V2 (Yao et al., 2024): these neurons.
+    Others are ``"ssa"`` too, with the neurons and numbers below and, as their residuals are of membranes,
+    ``output_spikes=False``.
+
+    - Spike-driven Transformer V2 (Yao et al., 2024): these neurons, ``attention_threshold=0.5``, ``rep=True`` (there with
+      a depthwise 3 x 3 convolution between the two maps, for which spots have no lattice).
     - Spike-driven Transformer V3 (Yao et al., 2025), its efficient attention: :class:`Multispike` as neuron,
       ``value_ratio=4``, ``scale=2 / sqrt(d)``.
-    - QSD-Transformer (Qiu et al., 2025): :class:`Multispike`, ``scale=0.25``, with twice the range after attention.
+    - QSD-Transformer (Qiu et al., 2025): :class:`Multispike`, ``rep=True``, ``scale=0.25``, with twice the range after
+      attention.
 
     Parameters
     ----------
@@ -80,16 +82,22 @@ class SpikingSelfAttention(nn.Module):
     form
         See above.
     scale
-        Of ``"ssa"``: keeps the sum near the threshold. Since the sum grows with N, a number serves sets of some hundred
-        rows; None puts ``BN(Q K^T V / N)`` in its place, for sets of any size.
+        Of ``"ssa"``: keeps the sum near the threshold. Since sums over rows grow with N, a number serves sets of some
+        hundred rows. None is for sets of any size: ``"ssa"`` puts ``BN(Q K^T V / N)`` in the place of the sum;
+        ``"mask"`` and ``"channel"`` put half of what each channel has in units of the mean channel of its head,
+        ``r / (2 max(mean r, 0.01))`` with the rate ``r = sum / N``; ``"token"``, which sums over no rows, stays.
+    attention_threshold
+        Threshold of the neurons after attention.
     value_ratio
         Of ``"ssa"``: width of all values in units of `n_features`.
     neuron
-        Threshold to a module from ``(T, ...)`` to spikes of that shape; 1 for the layers, 0.5 after attention.
+        Threshold to a module from ``(T, ...)`` to spikes of that shape; called with 1 for the layers.
     output_spikes
         Whether neurons follow the last layer, as where residuals are sums of spikes.
     bits
         Bits of the weights, as of :class:`QuantLinear`.
+    rep
+        Whether the maps are :class:`RepLinear` in training.
     """
 
     def __init__(
@@ -99,10 +107,12 @@ class SpikingSelfAttention(nn.Module):
         form: Form = "ssa",
         *,
         scale: float | None = 0.125,
+        attention_threshold: float = 1.0,
         value_ratio: int = 1,
         neuron: Callable[[float], nn.Module] = lif,
         output_spikes: bool = True,
         bits: Bits = None,
+        rep: bool = False,
     ) -> None:
         super().__init__()
         if n_heads < 1 or n_features % n_heads:
@@ -111,14 +121,18 @@ class SpikingSelfAttention(nn.Module):
             raise ValueError(f"`form` must be one of {list(get_args(Form))}, found {form!r}.")
         if value_ratio < 1 or (value_ratio > 1 and form != "ssa"):
             raise ValueError(f"`value_ratio` must be at least 1, and 1 unless `form='ssa'`, found {value_ratio}.")
+        if not attention_threshold > 0:
+            raise ValueError(f"`attention_threshold` must be above 0, found {attention_threshold}.")
         self.n_heads, self.form, self.scale = n_heads, form, scale
         names = ("query", "key", "value") if form in ("ssa", "mask") else ("query", "key")
         n_values = value_ratio * n_features
         widths = {"query": n_features, "key": n_features, "value": n_values}
-        self.layers = nn.ModuleDict({name: SpikingLayer(n_features, widths[name], neuron, bits=bits) for name in names})
+        self.layers = nn.ModuleDict(
+            {name: SpikingLayer(n_features, widths[name], neuron, bits=bits, rep=rep) for name in names}
+        )
         self.attention_norm = nn.BatchNorm1d(n_values) if form == "ssa" and scale is None else None
-        self.attention_neuron = neuron(_ATTENTION_THRESHOLD)
-        self.project = SpikingLayer(n_values, n_features, neuron if output_spikes else None, bits=bits)
+        self.attention_neuron = neuron(attention_threshold)
+        self.project = SpikingLayer(n_values, n_features, neuron if output_spikes else None, bits=bits, rep=rep)
 
     def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
         """What each row reads from all rows of its set.
@@ -135,16 +149,14 @@ class SpikingSelfAttention(nn.Module):
         -------
         ``(T, B, N, C)``.
         """
-        lengths = [x.shape[2]] if segments is None else segments.diff().tolist()
-        heads = [self._heads(layer(x)).split(lengths, dim=-2) for layer in self.layers.values()]
-        sets = list(zip(*heads, strict=True))
-        if self.form == "ssa":
-            sums = [spiking_attention(*one) * self._factor(n) for one, n in zip(sets, lengths, strict=True)]
-            return self._output(torch.cat(sums, dim=-2))
-        return self.project(_joined(torch.cat([self._masked(*one) for one in sets], dim=-2)))
+        lengths = segment_lengths(segments, x.shape[2])
+        heads = {name: self._heads(name, x).split(lengths, dim=-2) for name in self.layers}
+        sets = [dict(zip(heads, one, strict=True)) for one in zip(*heads.values(), strict=True)]
+        parts = [self._mixed(one, self._state(one), n) for one, n in zip(sets, lengths, strict=True)]
+        return self._output(torch.cat(parts, dim=-2))
 
     def accumulate(self, x: Tensor) -> Tensor:
-        """State ``K^T V`` of a block of rows, for inference in blocks with ``form="ssa"``.
+        """State of a block of rows, for inference in blocks.
 
         Parameters
         ----------
@@ -153,10 +165,12 @@ class SpikingSelfAttention(nn.Module):
 
         Returns
         -------
-        ``(T, B, n_heads, d, d)``; the state of a set is the sum of those of its blocks.
+        ``K^T V`` for ``"ssa"``, ``(T, B, n_heads, d, value_ratio d)``; the sum over the rows for ``"mask"`` and
+        ``"channel"``, ``(T, B, n_heads, 1, d)``; zero for ``"token"``, ``(T, B, n_heads, 1, 1)``. The state of a set is
+        the sum of those of its blocks.
         """
-        keys, values = (self._heads(self.layers[name](x)) for name in ("key", "value"))
-        return keys.mT @ values
+        names = ("key", "value") if "value" in self.layers else ("query",)
+        return self._state({name: self._heads(name, x) for name in names})
 
     def read(self, x: Tensor, state: Tensor, n_rows: int) -> Tensor:
         """Outcome for a block of rows, given the state of their set (:meth:`accumulate`) and its number of rows.
@@ -174,55 +188,70 @@ class SpikingSelfAttention(nn.Module):
         -------
         ``(T, B, n_block, C)``; in evaluation the rows of the whole pass.
         """
-        return self._output(self._heads(self.layers["query"](x)) @ state * self._factor(n_rows))
+        names = {"token": ("query", "key"), "channel": ("key",)}.get(self.form, ("query",))
+        return self._output(self._mixed({name: self._heads(name, x) for name in names}, state, n_rows))
 
-    def _factor(self, n_rows: int) -> float:
-        return 1 / max(n_rows, 1) if self.scale is None else self.scale
+    @torch.no_grad()
+    def attention_weights(self, x: Tensor, rows: Tensor, segments: Tensor | None = None) -> Tensor:
+        """How much chosen rows read from each row of their set, in evaluation.
 
-    def _output(self, sums: Tensor) -> Tensor:
+        The forms are sums over rows j of what j has in common with row i: ``q_i . k_j`` for ``"ssa"``,
+        ``q_i . (k_j * v_j)`` for ``"mask"``, ``k_i . q_j`` for ``"channel"``; with ``"token"`` a row reads from itself
+        where its neuron fires. These are added up over time steps and heads, and divided by their sum over j.
+
+        Parameters
+        ----------
+        x, segments
+            As of :meth:`forward`.
+        rows
+            Which rows, int64 ``(n_query,)``.
+
+        Returns
+        -------
+        ``(B, n_query, N)``: each row sums to 1, or to 0 where there is nothing in common; 0 for rows of other sets.
+        """
+        lengths = segment_lengths(segments, x.shape[2])
+        with evaluating(self):
+            heads = {name: self._heads(name, x) for name in self.layers}
+            query, key = heads["query"], heads["key"]
+            if self.form == "token":
+                gate = self.attention_neuron(query.sum(-1)).sum((0, 2))  # (B, N)
+                own = rows[:, None] == torch.arange(x.shape[2], device=x.device)
+                return within(gate[:, rows, None] * own, rows, segment_of_rows(lengths, x.device))
+        left, right = {
+            "ssa": (query, key),
+            "mask": (query, key * heads.get("value", key)),
+            "channel": (key, query),
+        }[self.form]
+        products = torch.einsum("tbhrd,tbhnd->brn", left[..., rows, :], right)
+        return within(products, rows, segment_of_rows(lengths, x.device))
+
+    def _state(self, heads: Mapping[str, Tensor]) -> Tensor:
+        if self.form == "ssa":
+            return heads["key"].mT @ heads["value"]
+        if self.form == "mask":
+            return (heads["key"] * heads["value"]).sum(-2, keepdim=True)
+        query = heads["query"]
+        return query.sum(-2, keepdim=True) if self.form == "channel" else query.new_zeros(*query.shape[:-2], 1, 1)
+
+    def _mixed(self, heads: Mapping[str, Tensor], state: Tensor, n_rows: int) -> Tensor:
+        """What rows have read, ``(T, B, heads, N, d)``: sums for ``"ssa"``, spikes for the other forms."""
+        if self.form == "ssa":
+            return heads["query"] @ state * (1 / max(n_rows, 1) if self.scale is None else self.scale)
+        if self.form == "token":
+            return self.attention_neuron(heads["query"].sum(-1, keepdim=True)) * heads["key"]
+        if self.scale is None:
+            rate = state / max(n_rows, 1)
+            state = rate / (2 * rate.mean(-1, keepdim=True).clamp(min=_LEAST_RATE))
+        return self.attention_neuron(state) * heads["query" if self.form == "mask" else "key"]
+
+    def _output(self, mixed: Tensor) -> Tensor:
         """``(T, B, heads, N, d)`` to ``(T, B, N, C)``."""
-        joined = _joined(sums)
+        joined = mixed.transpose(2, 3).flatten(3)
         if self.attention_norm is not None:
             joined = self.attention_norm(joined.flatten(0, 2)).view_as(joined)
-        return self.project(self.attention_neuron(joined))
+        return self.project(self.attention_neuron(joined) if self.form == "ssa" else joined)
 
-    def _masked(self, query: Tensor, key: Tensor, value: Tensor | None = None) -> Tensor:
-        if value is not None:
-            return query * self.attention_neuron((key * value).sum(-2, keepdim=True))
-        over = -1 if self.form == "token" else -2
-        return self.attention_neuron(query.sum(over, keepdim=True)) * key
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """``(T, B, N, C)`` to ``(T, B, heads, N, C / heads)``."""
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(2, 3)
-
-
-def _joined(x: Tensor) -> Tensor:
-    """``(T, B, heads, N, d)`` to ``(T, B, N, heads d)``."""
-    return x.transpose(2, 3).flatten(3)
-
-
-class SpikingLayer(nn.Module):
-    """A linear map of the last axis, batch normalisation over all others, and neurons.
-
-    Parameters
-    ----------
-    n_inputs, n_outputs
-        Widths.
-    neuron
-        Threshold to a module; None for no neurons.
-    bits
-        Bits of the weights, as of :class:`QuantLinear`.
-    """
-
-    def __init__(
-        self, n_inputs: int, n_outputs: int, neuron: Callable[[float], nn.Module] | None = lif, *, bits: Bits = None
-    ) -> None:
-        super().__init__()
-        self.linear = QuantLinear(n_inputs, n_outputs, bias=False, bits=bits)
-        self.norm = nn.BatchNorm1d(n_outputs)
-        self.neuron = nn.Identity() if neuron is None else neuron(1.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(T, ..., n_inputs)`` to ``(T, ..., n_outputs)``."""
-        return self.neuron(self.norm(self.linear(x).flatten(0, -2)).view(*x.shape[:-1], -1))
+    def _heads(self, name: str, x: Tensor) -> Tensor:
+        """``(T, B, N, C)`` to the spikes of a layer, ``(T, B, heads, N, d)``."""
+        return self.layers[name](x).unflatten(-1, (self.n_heads, -1)).transpose(2, 3)

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from stomics_tools.nn.quantization import Bits
-from stomics_tools.nn.spiking_self_attention import Form, SpikingLayer, SpikingSelfAttention, lif
+from stomics_tools.nn.spiking_layer import SpikingLayer, lif
+from stomics_tools.nn.spiking_self_attention import Form, SpikingSelfAttention
 
 Residual = Literal["sew", "membrane"]
 
@@ -64,7 +65,7 @@ class SpikingTransformerBlock(nn.Module):
         Width of the perceptron in units of `n_features`.
     residual
         See above.
-    form, scale, value_ratio
+    form, scale, attention_threshold, value_ratio, rep
         See :class:`SpikingSelfAttention`.
     neuron, bits
         See :class:`SpikingMLP`.
@@ -79,9 +80,11 @@ class SpikingTransformerBlock(nn.Module):
         residual: Residual = "membrane",
         form: Form = "ssa",
         scale: float | None = 0.125,
+        attention_threshold: float = 1.0,
         value_ratio: int = 1,
         neuron: Callable[[float], nn.Module] = lif,
         bits: Bits = None,
+        rep: bool = False,
     ) -> None:
         super().__init__()
         if residual not in get_args(Residual):
@@ -93,10 +96,12 @@ class SpikingTransformerBlock(nn.Module):
             n_heads,
             form,
             scale=scale,
+            attention_threshold=attention_threshold,
             value_ratio=value_ratio,
             neuron=neuron,
             output_spikes=between_spikes,
             bits=bits,
+            rep=rep,
         )
         self.mlp = SpikingMLP(
             n_features, round(mlp_ratio * n_features), neuron=neuron, output_spikes=between_spikes, bits=bits

@@ -23,7 +23,12 @@ class StepAttention(nn.Module):
         super().__init__()
         self.n_steps, self.spike = settings.n_steps, lif()
         self.inner = SpikingSelfAttention(
-            settings.n_latent, settings.n_heads, scale=None, output_spikes=False, bits=settings.bits
+            settings.n_latent,
+            settings.n_heads,
+            scale=None,
+            attention_threshold=0.5,
+            output_spikes=False,
+            bits=settings.bits,
         )
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
