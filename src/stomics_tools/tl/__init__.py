@@ -10,6 +10,7 @@ with random_states_kept():
     from stomics_tools.tl._domains import spatial_domains
     from stomics_tools.tl._evaluate_expression import evaluate_expression
     from stomics_tools.tl._evaluate_representation import evaluate_representation
+    from stomics_tools.tl._spatial_components import spatial_components
 
 __all__ = [
     "compare_models",
@@ -21,6 +22,7 @@ __all__ = [
     "masked_diffusion",
     "praga_spike",
     "reconstruct_positions",
+    "spatial_components",
     "spatial_domains",
     "var_st",
 ]
