@@ -56,10 +56,8 @@ def test_wrong_input():
         pack(torch.tensor([2]), 9)
     with pytest.raises(ValueError, match="`packed`: 6 values of 3 bits take 3 bytes, found 2"):
         unpack(torch.zeros(2, dtype=torch.uint8), 3, (2, 3))
-    with pytest.raises(ValueError, match="no grid of fixed bits"):
+    with pytest.raises(ValueError, match="`layer` has weights in floating point"):
         PackedLinear.of(QuantLinear(3, 2, bits=None))
-    with pytest.raises(ValueError, match="no grid of fixed bits"):
-        PackedLinear.of(QuantLinear(3, 2, bits="learned"))
 
 
 @pytest.mark.parametrize("bits", ALL_BITS)
@@ -108,3 +106,13 @@ def test_weights_are_unpacked_once_and_freed(monkeypatch):
     torch.testing.assert_close(double, other(x).double())
     assert double.dtype == torch.float64
     assert set(packed.state_dict()) == {"packed", "step", "bias"}
+
+
+def test_a_learned_width_is_packed_as_it_is():
+    torch.manual_seed(0)
+    layer, x = QuantLinear(9, 4, bits="learned"), torch.randn(5, 9)
+    layer.quantizer.set_bits(3, layer.weight)
+    packed = PackedLinear.of(layer)
+    assert packed.bits == 3
+    assert len(packed.packed) == -(-9 * 4 * 3 // 8)
+    assert torch.equal(packed(x), layer(x))

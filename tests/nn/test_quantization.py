@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stomics_tools.nn import LearnedWidthQuantizer, QuantLinear, WeightQuantizer, initial_step, lsq, width_penalty
+from stomics_tools.nn import LearnedWidthQuantizer, QuantLinear, WeightQuantizer, initial_step, lsq
 
 ALL_BITS = range(2, 9)
 
@@ -146,61 +146,32 @@ def test_training_quantized_weights_fits_a_line():
     assert loss < 0.05 * (x @ truth).square().mean()
 
 
-def test_learned_width_is_linear_between_the_grids_around_it():
+def test_another_number_of_bits_takes_the_best_grid_of_it():
     weight = _randn(5, 30)
     learned = LearnedWidthQuantizer(weight, 3, 6)
-    at = {}
-    for bits in range(3, 7):
-        torch.testing.assert_close(learned._step(bits), initial_step(weight, bits))
-        at[bits] = lsq(weight, initial_step(weight, bits), bits)
-    for width, expected in {
-        3.0: at[3],
-        4.25: 0.75 * at[4] + 0.25 * at[5],
-        6.0: at[6],
-        9.0: at[6],
-        1.0: at[3],
-    }.items():
-        nn.init.constant_(learned.free_width, width)
-        torch.testing.assert_close(learned(weight), expected)
-        assert learned.width.item() == min(max(width, 3), 6)
-    nn.init.constant_(learned.free_width, 4.25)
-    (grad,) = torch.autograd.grad((learned(weight) * weight).sum(), learned.free_width)
-    torch.testing.assert_close(grad, ((at[5] - at[4]) * weight).sum())
+    assert learned.bits == 6
+    for bits in (4, 3, 6):
+        learned.set_bits(bits, weight)
+        fixed = WeightQuantizer(weight, bits)
+        fixed.refit(weight)
+        assert learned.bits == bits == int(learned.width)
+        assert torch.equal(learned(weight), fixed(weight))
+    nn.init.constant_(learned.log_step, -1.0)
+    learned.set_bits(6, weight)
+    assert learned.log_step.eq(-1).all()  # a learned step stays where the bits do
+    with pytest.raises(ValueError, match="`bits` must be from 3 to 6, found 2"):
+        learned.set_bits(2, weight)
 
 
-def test_frozen_width_equals_the_learned_one_at_whole_bits():
-    weight = _randn(5, 30)
-    learned = LearnedWidthQuantizer(weight)
-    for width, bits in ((4.0, 4), (5.4, 5), (5.5, 6), (8.0, 8)):
-        nn.init.constant_(learned.free_width, width)
-        frozen = learned.freeze()
-        assert frozen.bits == learned.bits == bits
-        nn.init.constant_(learned.free_width, bits)
-        torch.testing.assert_close(frozen(weight), learned(weight))
-
-
-def test_penalty_counts_weights():
-    model = nn.Sequential(QuantLinear(10, 3, bits="learned"), nn.Sequential(QuantLinear(3, 2, bits="learned")))
-    nn.init.constant_(model[0].quantizer.free_width, 6.0)
-    nn.init.constant_(model[1][0].quantizer.free_width, 3.0)
-    mean = (30 * 6 + 6 * 3) / 36
-    assert width_penalty(model, 4.0).item() == pytest.approx(mean - 4, rel=1e-6)
-    assert width_penalty(model, 5.6).item() == 0
-    assert width_penalty(QuantLinear(3, 2, bits=4), 2.0).item() == 0
-
-
-def test_learned_width_falls_to_the_budget():
-    x, truth = _randn(200, 6, dtype=torch.float32), _randn(6, 2, seed=1, dtype=torch.float32)
+def test_bits_are_saved():
     torch.manual_seed(0)
-    layer = QuantLinear(6, 2, bits="learned")
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
-    for _ in range(500):
-        optimizer.zero_grad()
-        loss = (layer(x) - x @ truth).square().mean()
-        (loss + width_penalty(layer, 4.0)).backward()
-        optimizer.step()
-    assert 3 < layer.quantizer.width.item() < 4.1
-    assert loss < 0.05 * (x @ truth).square().mean()
+    first, second = QuantLinear(8, 4, bits="learned"), QuantLinear(8, 4, bits="learned")
+    first.quantizer.set_bits(3, first.weight)
+    second.load_state_dict(first.state_dict())
+    assert second.bits == 3
+    x = _randn(5, 8, dtype=torch.float32)
+    assert torch.equal(first(x), second(x))
+    assert set(first.state_dict()) == {"weight", "bias", "quantizer.log_step", "quantizer.width"}
 
 
 def test_low_must_be_below_high():

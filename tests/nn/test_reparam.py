@@ -91,8 +91,8 @@ def test_folded_quantized_layers_are_the_exact_fold_on_a_refitted_grid(bits):
 
 def test_learned_width_folds_to_the_largest_whole_width():
     layer = RepLinear(6, 4, "learned")
-    nn.init.constant_(layer.first.quantizer.free_width, 3.2)
-    nn.init.constant_(layer.second.quantizer.free_width, 4.8)
+    layer.first.quantizer.set_bits(3, layer.first.weight)
+    layer.second.quantizer.set_bits(5, layer.second.weight)
     assert layer.fold().bits == 5
 
 

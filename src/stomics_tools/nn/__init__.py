@@ -3,6 +3,7 @@
 from typing import Any
 
 from stomics_tools._namespace import missing_attribute
+from stomics_tools.nn.bit_allocation import allocate_bits, mean_bits
 from stomics_tools.nn.codes import code_usage
 from stomics_tools.nn.dual_spike_attention import DualSpikeAttention
 from stomics_tools.nn.firing_rates import FiringRate, firing_rates
@@ -22,7 +23,6 @@ from stomics_tools.nn.quantization import (
     WeightQuantizer,
     initial_step,
     lsq,
-    width_penalty,
 )
 from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.reparam import RepConv, RepLinear, fold_all
@@ -71,6 +71,7 @@ __all__ = [
     "TimeEmbedding",
     "VectorQuantizer",
     "WeightQuantizer",
+    "allocate_bits",
     "code_usage",
     "consecutive_groups",
     "fire",
@@ -80,13 +81,13 @@ __all__ = [
     "hop_filter",
     "initial_step",
     "lsq",
+    "mean_bits",
     "multispike",
     "normalize_symmetric",
     "pack",
     "spiking_attention",
     "unpack",
     "unroll",
-    "width_penalty",
 ]
 
 

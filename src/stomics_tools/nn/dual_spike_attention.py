@@ -188,7 +188,8 @@ class DualSpikeAttention(nn.Module):
 
     def _places(self, lengths: Sequence[int], device: torch.device) -> tuple[Tensor, list[int]]:
         """Group of each row, and number of groups of each segment."""
-        parts, counts = [], []
+        parts: list[Tensor] = []
+        counts: list[int] = []
         for n in lengths:
             if self.group_size is None:
                 count = min(self.n_groups or n, n)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stomics_tools.nn.quantization import QuantLinear, WeightQuantizer, grid_limits
+from stomics_tools.nn.quantization import QuantLinear, grid_limits
 
 _GROUP = 8  # values; with b bits each they fill b bytes exactly, and one int64
 
@@ -110,13 +110,10 @@ class PackedLinear(nn.Module):
     @classmethod
     @torch.no_grad()
     def of(cls, layer: QuantLinear) -> PackedLinear:
-        """The packed form of a layer of fixed bits, in its dtype and on its device."""
+        """The packed form of a layer with the bits it has now, in its dtype and on its device."""
         quantizer = layer.quantizer
-        if not isinstance(quantizer, WeightQuantizer):
-            raise ValueError(
-                "`layer` has no grid of fixed bits to pack: make it with `bits` from 2 to 8, "
-                "or freeze a learned width (`layer.quantizer = layer.quantizer.freeze()`)."
-            )
+        if quantizer is None:
+            raise ValueError("`layer` has weights in floating point: make it with `bits` from 2 to 8 or 'learned'.")
         packed = cls(layer.in_features, layer.out_features, quantizer.bits, layer.bias is not None).to(layer.weight)
         packed.packed.copy_(pack(quantizer.integers(layer.weight), quantizer.bits))
         packed.step.copy_(quantizer.step)

@@ -26,7 +26,11 @@ class _QuantConv(Quantized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(n, out_channels, ...)`` of input ``(n, in_channels, ...)``."""
-        return self._conv_forward(x, self.used_weight, self.bias)  # type: ignore[attr-defined]
+        return self.transform(x, self.used_weight, self.bias)
+
+    def transform(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with another weight and bias."""
+        return self._conv_forward(x, weight, bias)  # type: ignore[attr-defined]
 
 
 class QuantConv1d(_QuantConv, nn.Conv1d):

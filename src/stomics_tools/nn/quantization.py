@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-_MIN_BITS, _MAX_BITS = 2, 8
+MIN_BITS, MAX_BITS = 2, 8
 _LOG_LIMIT = 60.0  # e^-60 and e^60 are finite and positive in float32 and bfloat16
 
 Bits = int | Literal["learned"] | None
@@ -25,8 +25,8 @@ def grid_limits(bits: int) -> tuple[int, int]:
     bits
         From 2 to 8; anything else is a ``ValueError``.
     """
-    if isinstance(bits, bool) or not isinstance(bits, int) or not _MIN_BITS <= bits <= _MAX_BITS:
-        raise ValueError(f"`bits` must be an integer from {_MIN_BITS} to {_MAX_BITS}, found {bits!r}.")
+    if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"`bits` must be an integer from {MIN_BITS} to {MAX_BITS}, found {bits!r}.")
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
@@ -157,90 +157,49 @@ class WeightQuantizer(nn.Module):
         return f"bits={self.bits}"
 
 
-class LearnedWidthQuantizer(nn.Module):
-    """Fake quantization whose number of bits is learned: linear between the grids of the whole widths around it.
+class LearnedWidthQuantizer(WeightQuantizer):
+    """Fake quantization whose number of bits is found by :func:`allocate_bits`, for all layers of a module at once.
 
-    At width b the step is ``c / sqrt(2^(b-1) - 1)``, with one learned c for each channel that begins at
-    ``2 mean |w|``: at every width the first step is :func:`initial_step`.
+    Between two allocations it is a :class:`WeightQuantizer`, whose steps are learned.
 
     Parameters
     ----------
     weight
         The weight ``(out, ...)`` that the steps are fitted to at once; it is not kept.
     low, high
-        Smallest and largest width, from 2 to 8; the width begins at `high`.
-
-    Source: fractional bit widths, Nikolic et al., BitPruning, 2020.
+        Fewest and most bits, from 2 to 8; they begin at `high`.
     """
 
-    def __init__(self, weight: Tensor, low: int = _MIN_BITS, high: int = _MAX_BITS) -> None:
-        super().__init__()
-        for bits in (low, high):
-            grid_limits(bits)
+    width: Tensor
+
+    def __init__(self, weight: Tensor, low: int = MIN_BITS, high: int = MAX_BITS) -> None:
+        grid_limits(low)
+        super().__init__(weight, high)
         if low >= high:
             raise ValueError(f"`low` must be below `high`, found {low} and {high}.")
-        self.low, self.high, self.n_weights = low, high, weight.numel()
-        self.log_scale = nn.Parameter((2 * _mean_size(weight)).log())
-        self.free_width = nn.Parameter(torch.full((), float(high), dtype=weight.dtype, device=weight.device))
-
-    @property
-    def width(self) -> Tensor:
-        """Number of bits, a differentiable scalar from `low` to `high`.
-
-        Its gradient is 1 beyond the limits too, so that it can come back.
-        """
-        free = self.free_width
-        return free.detach().clamp(self.low, self.high) + (free - free.detach())
-
-    @property
-    def bits(self) -> int:
-        """The width as a whole number."""
-        return math.floor(self.width.item() + 0.5)
-
-    def _step(self, bits: int) -> Tensor:
-        return _positive(self.log_scale) / math.sqrt(grid_limits(bits)[1])
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Quantized weight at the present width, in the shape of `weight`."""
-        width = self.width
-        # At a whole width the lower neighbour still counts in the gradient, at the highest the one below.
-        below = min(math.floor(width.item()), self.high - 1)
-        coarse, fine = (lsq(weight, self._step(bits), bits) for bits in (below, below + 1))
-        share = width - below
-        return (1 - share) * coarse + share * fine
+        self.low, self.high = low, high
+        self.register_buffer("width", torch.tensor(high, dtype=torch.uint8, device=weight.device))
 
     @torch.no_grad()
-    def freeze(self) -> WeightQuantizer:
-        """A quantizer of fixed bits, at the width as a whole number and with the present steps."""
-        step = self._step(self.bits)
-        frozen = WeightQuantizer(step, self.bits)
-        frozen.log_step.copy_(step.log())
-        return frozen
+    def set_bits(self, bits: int, weight: Tensor) -> None:
+        """Take another number of bits, from `low` to `high`, and the steps that serve the weight best at it.
+
+        With the bits there are already, the steps stay.
+        """
+        if not self.low <= bits <= self.high:
+            raise ValueError(f"`bits` must be from {self.low} to {self.high}, found {bits}.")
+        if bits != self.bits:
+            self.bits = bits
+            self.width.fill_(bits)
+            self.log_step.copy_(initial_step(weight, bits).log())
+            self.refit(weight)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.bits = int(self.width)
 
 
-def width_penalty(module: nn.Module, budget: float) -> Tensor:
-    """Bits by which the learned widths exceed a budget: ``relu(sum_l n_l b_l / sum_l n_l - budget)``.
-
-    Parameters
-    ----------
-    module
-        All its layers of learned width count, by their numbers of weights ``n_l``.
-    budget
-        Mean number of bits of a weight that costs nothing.
-
-    Returns
-    -------
-    A scalar; zero if no width is learned.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, LearnedWidthQuantizer)]
-    if not layers:
-        return torch.zeros(())
-    n_weights = sum(layer.n_weights for layer in layers)
-    mean = torch.stack([layer.width * (layer.n_weights / n_weights) for layer in layers]).sum()
-    return torch.relu(mean - budget)
-
-
-def make_quantizer(weight: Tensor, bits: Bits) -> WeightQuantizer | LearnedWidthQuantizer | None:
+def make_quantizer(weight: Tensor, bits: Bits) -> WeightQuantizer | None:
     """The quantizer of a weight for the argument `bits` of a layer."""
     if bits is None:
         return None
@@ -252,17 +211,21 @@ class Quantized:
 
     weight: Tensor
     bias: Any
-    quantizer: WeightQuantizer | LearnedWidthQuantizer | None
+    quantizer: WeightQuantizer | None
 
     @property
     def bits(self) -> int | None:
-        """Bits of a weight (a learned width as a whole number); None for floating point."""
+        """Bits of a weight; None for floating point."""
         return None if self.quantizer is None else self.quantizer.bits
 
     @property
     def used_weight(self) -> Tensor:
         """The weight as the layer uses it: quantized, if it has bits."""
         return self.weight if self.quantizer is None else self.quantizer(self.weight)
+
+    def transform(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The map of the layer with another weight and bias."""
+        raise NotImplementedError
 
     def assign(self, weight: Tensor, bias: Tensor | None, bits: int | None) -> None:
         """Take copies of the given weights, their dtype and device with them, and a grid refitted to them."""
@@ -295,4 +258,8 @@ class QuantLinear(Quantized, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(..., out_features)`` of input ``(..., in_features)``."""
-        return F.linear(x, self.used_weight, self.bias)
+        return self.transform(x, self.used_weight, self.bias)
+
+    def transform(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``x weight^T + bias``."""
+        return F.linear(x, weight, bias)

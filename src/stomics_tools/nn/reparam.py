@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stomics_tools.nn.quant_conv import QuantConv2d
-from stomics_tools.nn.quantization import Bits, LearnedWidthQuantizer, Quantized, QuantLinear, WeightQuantizer
+from stomics_tools.nn.quantization import Bits, Quantized, QuantLinear, WeightQuantizer
 
 
 def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _folded_bits(*layers: Quantized) -> int | None:
-    """The most bits of the layers: a learned width may differ between them."""
+    """The most bits of the layers; :func:`allocate_bits` gives them the same."""
     bits = [layer.bits for layer in layers if layer.bits is not None]
     return max(bits) if bits else None
 
@@ -125,7 +125,7 @@ def fold_normed(layer: QuantLinear, norm: nn.BatchNorm1d) -> QuantLinear:
         folded = QuantLinear(layer.in_features, layer.out_features, bits=None)
     bias = shift if layer.bias is None else shift + scale * layer.bias
     folded.assign(scale[:, None] * layer.used_weight, bias, None)
-    own = layer.quantizer.freeze() if isinstance(layer.quantizer, LearnedWidthQuantizer) else layer.quantizer
+    own = layer.quantizer
     if own is not None:
         step = scale[:, None].abs() * own.step
         quantizer = WeightQuantizer(folded.weight, own.bits)

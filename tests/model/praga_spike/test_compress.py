@@ -189,9 +189,9 @@ def test_bits_of_learned_widths_are_those_of_the_layers(adata):
     PRAGASpike.setup_anndata(adata, MODALITIES)
     model = PRAGASpike(adata, **SMALL, weight_bits="learned", reparameterize=False)
     model.train(2, **QUIET)
-    widths = [part for part in model.module.layers.modules() if isinstance(part, LearnedWidthQuantizer)]
-    for quantizer, width in zip(widths, (2, 3, 4, 5, 6, 7, 8), strict=True):
-        torch.nn.init.constant_(quantizer.free_width, width)
+    layers = [part for part in model.module.layers.modules() if isinstance(part, QuantLinear)]
+    for layer, width in zip(layers, (2, 3, 4, 5, 6, 7, 8), strict=True):
+        layer.quantizer.set_bits(width, layer.weight)
     before = model.get_latent_representation()
     table = model.quantize(n_repeats=1)
     packed = [part for part in model.module.layers.modules() if isinstance(part, PackedLinear)]

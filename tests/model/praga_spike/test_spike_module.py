@@ -15,6 +15,7 @@ from stomics_tools.model.praga_spike._signal import find_signal
 from stomics_tools.model.praga_spike._spike_module import SpikeModule
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._spiking import Spiking
+from stomics_tools.nn import QuantLinear, mean_bits
 
 SIDE = 12
 N = SIDE * SIDE
@@ -358,13 +359,16 @@ def test_gain_of_sharp_and_of_noisy_tissue(spots_of, grid):
     assert noisy.max() < 0.3
 
 
-def test_learned_widths_are_whole_after_training(spots):
-    _, module, tissue = _fresh(spots, 8, weight_bits="learned", bit_budget=3.0)
-    widths = [p for name, p in module.named_parameters() if name.endswith("free_width")]
+@pytest.mark.parametrize("budget", [2.0, 3.0, 5.5])
+def test_learned_widths_meet_their_budget(spots, budget):
+    _, module, tissue = _fresh(spots, 8, weight_bits="learned", bit_budget=budget)
+    widths = [part.bits for part in module.modules() if isinstance(part, QuantLinear)]
     assert len(widths) == 7  # three of the layer and four of its attention
-    assert any(p.item() != round(p.item()) for p in widths)
+    assert budget - 0.25 <= mean_bits(module) <= budget
+    before = dict(module.state_dict())
     module.finish(tissue)
-    assert all(p.item() == round(p.item()) and 2 <= p.item() <= 8 for p in widths)
+    assert [part.bits for part in module.modules() if isinstance(part, QuantLinear)] == widths
+    assert any(name.endswith("width") for name in before)
 
 
 # -------------------------------------------------------------- blocks and slices

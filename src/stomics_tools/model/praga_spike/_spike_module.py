@@ -18,12 +18,13 @@ from stomics_tools.model.praga_spike._prototypes import DynamicPrototypes
 from stomics_tools.model.praga_spike._signal import Signal, own_noise
 from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._tissue import Moments, Tissue
-from stomics_tools.nn import Graph, hop_filter, width_penalty
+from stomics_tools.nn import Graph, allocate_bits, hop_filter
 
 _SPATIAL_SHARE = 0.9
 """Share of the neighbours in space to begin with; spots with like neighbourhoods have the rest."""
 _N_DRAWS = 4
 """Draws of hidden spots by which the error of prediction is measured."""
+_ALLOCATE_EVERY = 10  # epochs
 _HELD_OUT = 0.2
 """Share of the spots that are never predicted in training; they tell how much the layers help."""
 _MIN_WHOLE = 50
@@ -258,6 +259,12 @@ class SpikeModule(nn.Module):
         hidden, visible = self._hide(tissue, int(self.n_epochs))
         taught = ~self._held_out(tissue)
         hidden = hidden[taught[hidden]]
+        if settings.weight_bits == "learned" and len(self.layers) and int(self.n_epochs) % _ALLOCATE_EVERY == 0:
+            allocate_bits(
+                self,
+                settings.bit_budget,
+                lambda: self._prediction_error(tissue, self.encode(tissue, visible).predicted, hidden),
+            )
         encoded = self.encode(tissue, visible)
         losses = {"reconstruction_loss": self._prediction_error(tissue, encoded.predicted, hidden)}
         total = losses["reconstruction_loss"]
@@ -267,9 +274,6 @@ class SpikeModule(nn.Module):
         if self.prototypes is not None:
             losses["prototype_loss"] = self.prototypes.loss(encoded.predicted, int(self.n_epochs), neighbours(tissue))
             total = total + settings.prototype_weight * losses["prototype_loss"]
-        if settings.weight_bits == "learned":
-            losses["width_loss"] = width_penalty(self, settings.bit_budget)
-            total = total + losses["width_loss"]
         if self.targets is not None:
             errors = [
                 (encoded.predicted @ d - target)[taught].square().mean()
@@ -314,10 +318,7 @@ class SpikeModule(nn.Module):
 
     @torch.no_grad()
     def finish(self, tissue: Tissue) -> None:
-        """After training: whole numbers of bits, and the shares of the layers and of each spot's own values."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("free_width"):
-                parameter.round_()
+        """After training: the shares of the layers and of each spot's own values."""
         if len(self.layers):
             self._weigh_layers(tissue)
         whole = torch.stack(tissue.present).prod(0)  # zeros that stand for a missing modality are no noise
