@@ -12,7 +12,7 @@ import pytest
 import stomics_tools as st
 from stomics_tools._compat import columns_as_given
 from stomics_tools.cli import main
-from stomics_tools.tl._compare_smooth import SmoothedComponents
+from stomics_tools.tl._compare_untrained import SmoothedComponents
 
 TIMING = ["seconds", "peak_mib"]
 
@@ -158,7 +158,7 @@ def test_original_against_enhanced_is_the_default(folder, tmp_path, capsys):
     options = ["--input", folder / "two.h5mu", "--max-epochs", 2, "--seeds", 1, "--output-dir", tmp_path]
     assert run(*options) == 0
     runs = pd.read_csv(tmp_path / "compare.csv")
-    assert runs["model"].tolist() == ["original", "enhanced", "pca", "smooth2"]
+    assert runs["model"].tolist() == ["original", "enhanced", "spatial_components", "pca", "smooth2"]
     assert printed(capsys.readouterr().out).index.tolist() == runs["model"].tolist()
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
@@ -98,6 +99,37 @@ def test_smoothed_components_are_those_of_numpy(adata, n_hops):
     np.testing.assert_allclose(table["stability"], np.mean(pairs))
 
 
+def test_spatial_components_are_those_of_the_function(adata):
+    adata.obs["slice"] = np.where(np.arange(N) % 2 == 0, "a", "b")
+    adata.obsm["X_pca"][::2] += 3
+    models = {"spatial_components": {"model": "spatial_components", "n_hops": 2, "signal_threshold": 0}}
+    table = compare(adata, models, 2, batch_key="slice")
+    other = st.tl.spatial_components(adata, MODALITIES, batch_key="slice", n_hops=2, signal_threshold=0, copy=True)
+    latent = other.obsm["X_spatial_components"]
+    found = [domains(latent, seed) for seed in range(2)]
+    np.testing.assert_allclose(table["ari"], [adjusted_rand_score(adata.obs["domain"], f) for f in found])
+    modalities = other.uns["spatial_components"]["modalities"]
+    denoised = []
+    for name, key in MODALITIES.items():
+        part = modalities[name]
+        x = pd.DataFrame(adata.obsm[key]).groupby(adata.obs["slice"].to_numpy()).transform("mean").to_numpy()
+        denoised.append(x + latent @ part["loadings"].T * part["scale"])
+    values = np.hstack([adata.obsm[key] for key in MODALITIES.values()])
+    mse = [
+        np.nanmean((values[:, at] - np.hstack(denoised)[:, at]) ** 2) / _within(values[:, at], adata.obs["slice"])
+        for at in (slice(0, 6), slice(6, 10))
+    ]
+    np.testing.assert_allclose(table["reconstruction_mse"], np.mean(mse), rtol=1e-3)
+    assert compare(adata, ["spatial_components"], 1)["ari"].notna().all()
+    with pytest.raises(ValueError, match="there is nothing to train"):
+        compare(adata, {"x": {"model": "spatial_components", "train": {"max_epochs": 2}}})
+
+
+def _within(values, batch) -> float:
+    table = pd.DataFrame(values)
+    return float(np.nanmean((table - table.groupby(batch.to_numpy()).transform("mean")) ** 2))
+
+
 def test_ready_names_are_what_they_say(adata):
     spelled = {"pca": {"model": "smooth", "n_hops": 0}, "smooth3": {"model": "smooth", "n_hops": 3}}
     scores = ["model", "seed", "ari", "nmi", "silhouette", "reconstruction_mse", "stability"]
@@ -167,9 +199,14 @@ def test_a_reconstruction_of_length_one_has_no_error(adata):
 def test_the_default_sets_simple_methods_beside_the_models(adata, tmp_path):
     out = tmp_path / "runs.csv"
     table = compare(adata, None, 1, max_epochs=2, out=out)
-    assert table["model"].drop_duplicates().tolist() == ["original", "enhanced", "pca", "smooth2"]
+    assert table["model"].drop_duplicates().tolist() == ["original", "enhanced", "spatial_components", "pca", "smooth2"]
     scores = ["ari", "nmi", "silhouette", "reconstruction_mse"]
-    assert table.set_index("model").loc[["enhanced", "pca", "smooth2"], scores].notna().all(axis=None)
+    assert (
+        table.set_index("model")
+        .loc[["enhanced", "spatial_components", "pca", "smooth2"], scores]
+        .notna()
+        .all(axis=None)
+    )
     # A bar more or less does not make other runs.
     again = compare(adata, None, 1, max_epochs=2, out=out, train_kwargs={})
     assert again.equals(table)

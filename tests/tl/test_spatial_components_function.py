@@ -98,7 +98,9 @@ def test_domains_are_found_by_default_in_it():
     st.tl.spatial_components(mdata)
     st.tl.spatial_domains(mdata, 4, n_starts=20)
     assert mdata.uns["spatial_domain"]["params"]["use_rep"] == KEY
-    mdata.obsm["plain"] = np.hstack([x / x.std() for x in (mdata["rna"].obsm["X_pca"], mdata["protein"].obsm["X_protein"])])
+    mdata.obsm["plain"] = np.hstack(
+        [x / x.std() for x in (mdata["rna"].obsm["X_pca"], mdata["protein"].obsm["X_protein"])]
+    )
     found = adjusted_rand_score(mdata.obs["domain"], mdata.obs["spatial_domain"])
     st.tl.spatial_domains(mdata, 4, use_rep="plain", n_starts=20)
     assert found > 0.85

@@ -36,8 +36,8 @@ def compare(
 ) -> None:
     """Compare methods that find spatial domains, each with several seeds.
 
-    By default the published PRAGA (original) and PRAGASpike (enhanced), beside principal components (pca) and their
-    averages over neighbours (smooth2), which a model has to beat. Prints mean and standard deviation of agreement with
+    By default the published PRAGA (original) and PRAGASpike (enhanced), beside spatial components, principal components
+    (pca) and their averages over neighbours (smooth2), which a model has to beat. Prints mean and standard deviation of agreement with
     the labels, stability between seeds, reconstruction error, time and memory, and writes compare.csv (one row a run)
     and compare.png. Every finished run is in compare.csv at once: the same command goes on where it was stopped.
 
@@ -52,8 +52,8 @@ def compare(
     output_dir
         Folder of the results, made if need be.
     models
-        Names: original, enhanced, graphst, pca, smooth1, smooth2, smooth3, or of settings. Default: original, enhanced,
-        pca, smooth2, and all of settings.
+        Names: original, enhanced, graphst, spatial_components, pca, smooth1, smooth2, smooth3, or of settings. Default:
+        original, enhanced, spatial_components, pca, smooth2, and all of settings.
     settings
         Methods by a name of your own, to arguments; best written in the file of --config, for example
         "settings: {wide: {n_latent: 128}, dense: {model: GraphST, preset: dense, train: {lr: 0.001}}}".

@@ -19,20 +19,26 @@ from stomics_tools._validate import check_integer, check_option
 from stomics_tools.data._read import find_column
 from stomics_tools.model import GraphST, PRAGASpike
 from stomics_tools.model._full_graph import FullGraphModel
-from stomics_tools.tl._compare_smooth import SmoothedComponents
+from stomics_tools.tl._compare_untrained import FittedComponents, SmoothedComponents
 
 READY: Mapping[str, Mapping[str, Any]] = {
     "original": {"preset": "praga"},
     "enhanced": {},
     "graphst": {"model": "GraphST"},
+    "spatial_components": {"model": "spatial_components"},
     "pca": {"model": "smooth", "n_hops": 0},
     **{f"smooth{n}": {"model": "smooth", "n_hops": n} for n in (1, 2, 3)},
 }
 """Contenders that need no more than their name."""
 
-DEFAULT = ("original", "enhanced", "pca", "smooth2")
+DEFAULT = ("original", "enhanced", "spatial_components", "pca", "smooth2")
 
-_CLASSES: Mapping[str, type] = {"PRAGASpike": PRAGASpike, "GraphST": GraphST, "smooth": SmoothedComponents}
+_CLASSES: Mapping[str, type] = {
+    "PRAGASpike": PRAGASpike,
+    "GraphST": GraphST,
+    "spatial_components": FittedComponents,
+    "smooth": SmoothedComponents,
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def check_contenders(
         known = list(inspect.signature(model).parameters)[1:]  # the first is the data
         for argument in arguments:
             check_option(argument, known, argument=where)
-        if not issubclass(model, SmoothedComponents):
+        if not issubclass(model, FittedComponents | SmoothedComponents):
             train = {**train_kwargs, **train, **quick}
         elif train:
             raise ValueError(f"`{where}`: there is nothing to train, but 'train' holds {sorted(train)}. Leave it out.")

@@ -14,7 +14,7 @@ from stomics_tools import _keys
 from stomics_tools.data import Spots
 from stomics_tools.model import GraphST
 from stomics_tools.tl._compare_input import Contender
-from stomics_tools.tl._compare_smooth import SmoothedComponents
+from stomics_tools.tl._compare_untrained import FittedComponents, SmoothedComponents
 
 
 class Stage:
@@ -48,6 +48,9 @@ class Stage:
     @contextmanager
     def model(self, contender: Contender) -> Iterator[Any]:
         """An untrained model; its class, which would keep the data for good, forgets them in the end."""
+        if issubclass(contender.model, FittedComponents):
+            yield contender.model(self.spots, **contender.arguments)
+            return
         if issubclass(contender.model, SmoothedComponents):
             yield contender.model(self._data, **contender.arguments)
             return

@@ -167,7 +167,7 @@ def spatial_components(
         check_batch_sizes(spots.n_obs, spots.batch, given["n_neighbors"])
 
     start = logg.info("computing spatial components")
-    order, found, distances = _rings(spots, given["n_neighbors"], given["n_hops"])
+    order, found, distances = rings_of(spots, given["n_neighbors"], given["n_hops"])
     parts = [spots.modalities[name] for name in sorted(named)]
     values, present = [part.values[order] for part in parts], [part.present[order] for part in parts]
     if fit is None:
@@ -235,7 +235,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _rings(spots: Spots, n_neighbors: int, n_hops: int) -> tuple[np.ndarray, list[sparse.csr_matrix], list[float]]:
+def rings_of(spots: Spots, n_neighbors: int, n_hops: int) -> tuple[np.ndarray, list[sparse.csr_matrix], list[float]]:
     """Rows along a space-filling curve, and the rings of neighbors of the spots in that order with their distances."""
     order = hilbert_order(spots.coordinates, spots.batch)
     batch, coordinates = spots.batch[order], spots.coordinates[order]
