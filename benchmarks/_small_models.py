@@ -1,4 +1,4 @@
-"""The four models at sizes that train in seconds, for checks of machines rather than of methods."""
+"""The models at sizes that train in seconds, for checks of machines rather than of methods."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def praga_spike(n_obs: int, **how: Any) -> Any:
-    """Two modalities of 30 features on a square lattice."""
+def two_modalities(n_obs: int) -> Any:
+    """30 features each on a square lattice."""
     from anndata import AnnData
-
-    import stomics_tools as st
 
     rng = np.random.default_rng(0)
     side = int(np.ceil(n_obs**0.5))
@@ -22,6 +20,23 @@ def praga_spike(n_obs: int, **how: Any) -> Any:
     for name in ("a", "b"):
         values = waves @ rng.normal(size=(2, 30)) + rng.normal(size=(n_obs, 30))
         adata.obsm[name] = values.astype(np.float32)
+    return adata
+
+
+def praga(n_obs: int, **how: Any) -> Any:
+    """Two modalities, with the settings of spots."""
+    import stomics_tools as st
+
+    adata = two_modalities(n_obs)
+    st.model.PRAGA.setup_anndata(adata, {"a": "a", "b": "b"})
+    return st.model.PRAGA(adata, **{"data_type": "spots", **how})
+
+
+def praga_spike(n_obs: int, **how: Any) -> Any:
+    """Two modalities."""
+    import stomics_tools as st
+
+    adata = two_modalities(n_obs)
     st.model.PRAGASpike.setup_anndata(adata, {"a": "a", "b": "b"})
     return st.model.PRAGASpike(adata, **how)
 
@@ -56,6 +71,7 @@ def masked_diffusion(n_obs: int, **how: Any) -> Any:
 
 
 MAKE: dict[str, Callable[..., Any]] = {
+    "PRAGA": praga,
     "PRAGASpike": praga_spike,
     "GraphST": graphst,
     "VARST": var_st,

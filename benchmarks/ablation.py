@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from _runs import Runs, in_a_process
-from domains import prepared, quiet, score, train_praga
+from domains import prepared, quiet, score, train_model
 from mudata import MuData
 from tables import RESULTS, print_tables
 
@@ -55,7 +55,7 @@ FACTORS: dict[str, Mapping[str, Any]] = {
 def evaluate(mdata: MuData, arguments: Mapping[str, Any], seed: int) -> dict[str, float]:
     arguments = dict(arguments)
     start = time.process_time()
-    model = train_praga(mdata, seed, arguments.pop("max_epochs", None), **arguments)
+    model = train_model(PRAGASpike, mdata, seed, arguments.pop("max_epochs", None), **arguments)
     latent = model.get_latent_representation()
     cpu_seconds = time.process_time() - start
     scores = score(mdata, latent, seed)

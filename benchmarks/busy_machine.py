@@ -20,7 +20,13 @@ import time
 from statistics import median
 
 MODES = ("notebook", "command", "spinning")
-SIZES = {"PRAGASpike": (20_000, 4), "GraphST": (4_000, 40), "VARST": (600, 2), "MaskedDiffusion": (600, 2)}
+SIZES = {
+    "PRAGA": (20_000, 10),
+    "PRAGASpike": (20_000, 4),
+    "GraphST": (4_000, 40),
+    "VARST": (600, 2),
+    "MaskedDiffusion": (600, 2),
+}
 NEIGHBOR = "import torch\ntorch.set_num_threads({})\na = torch.rand(1500, 1500)\nwhile True:\n    a @ a"
 
 

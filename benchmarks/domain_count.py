@@ -24,7 +24,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import stomics_tools as st
 from stomics_tools.data import spatial_knn
-from stomics_tools.model.praga_spike._clusters import find_prototypes
+from stomics_tools.model._clusters import find_prototypes
 
 RESULTS = ("true", "found", "ari", "find_seconds")
 DATA = {

@@ -24,7 +24,7 @@ from tables import RESULTS, print_tables
 
 from stomics_tools.data import spatial_knn
 from stomics_tools.metrics import score_labels
-from stomics_tools.model import PRAGASpike
+from stomics_tools.model import PRAGA, PRAGASpike
 from stomics_tools.pp import smooth
 from stomics_tools.tl import spatial_domains
 
@@ -47,15 +47,21 @@ def hops(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
     return _hops.fit(side_by_side(mdata), spatial_knn(mdata.obsm["spatial"], 6))
 
 
-def train_praga(mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> PRAGASpike:
-    PRAGASpike.setup_mudata(mdata, {name: COMPONENTS[name] for name in mdata.mod}, batch_key=batch_key(mdata))
-    model = PRAGASpike(mdata, **arguments)
-    model.train(epochs, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False)
+def train_model(cls: Any, mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> Any:
+    """A model of a class; without `epochs` it trains as long as it does by default."""
+    cls.setup_mudata(mdata, {name: COMPONENTS[name] for name in mdata.mod}, batch_key=batch_key(mdata))
+    model = cls(mdata, **arguments)
+    how = {} if epochs is None else {"max_epochs": epochs}
+    model.train(**how, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False)
     return model
 
 
-def praga(mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> np.ndarray:
-    return train_praga(mdata, seed, epochs, **arguments).get_latent_representation()
+def praga_spike(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
+    return train_model(PRAGASpike, mdata, seed, epochs).get_latent_representation()
+
+
+def praga(mdata: MuData, seed: int, epochs: int | None, *, data_type: str) -> np.ndarray:
+    return train_model(PRAGA, mdata, seed, epochs, data_type=data_type).get_latent_representation()
 
 
 def dense(mdata: MuData, seed: int, epochs: int | None, *, data_type: str) -> np.ndarray:
@@ -84,14 +90,12 @@ METHODS = {
     **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline") for n in range(4)},
     **{f"smooth{n}_recipe": Method(partial(smoothed, n_hops=n), "default") for n in range(1, 4)},
     "hops3": Method(hops, "baseline"),
-    "praga_10x": Method(partial(praga, preset="praga", data_type="10x"), "published"),
+    "praga_10x": Method(partial(praga, data_type="10x"), "published"),
     "dense_10x": Method(partial(dense, data_type="10x"), "published", data=PUBLISHED_PAIRS),
     "spatialglue": Method(spatialglue, "published", data=PAIRED),
-    "praga_spike": Method(praga, "default", seeds=10),
-    "praga_spots": Method(partial(praga, preset="praga", data_type="spots"), "published"),
-    "praga_simulation": Method(
-        partial(praga, preset="praga", data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS
-    ),
+    "praga_spike": Method(praga_spike, "default", seeds=10),
+    "praga_spots": Method(partial(praga, data_type="spots"), "published"),
+    "praga_simulation": Method(partial(praga, data_type="simulation"), "published_unscaled", data=PUBLISHED_PAIRS),
     "dense_spots": Method(partial(dense, data_type="spots"), "published", data=PUBLISHED_PAIRS),
     "graphst": Method(_graphst.latent, "default", seeds=5, data=RNA),
     **{

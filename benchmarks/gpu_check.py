@@ -1,4 +1,4 @@
-"""All four models on a GPU against the CPU: losses, outputs, saving and loading, resuming, devices; and seconds.
+"""All models on a GPU against the CPU: losses, outputs, saving and loading, resuming, devices; and seconds.
 
 python benchmarks/gpu_check.py [--device cuda] [--size 1.0]
 
@@ -27,6 +27,7 @@ from _small_models import MAKE, train
 
 # Spots, epochs, and whether random numbers are drawn on the device of training.
 CASES = {
+    "PRAGA": (5_000, 20, False),
     "PRAGASpike": (5_000, 20, False),
     "GraphST": (3_000, 40, False),
     "VARST": (600, 6, True),

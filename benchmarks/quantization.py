@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from _data import SLICES, Simulation, prepare
 from _runs import Runs
-from domains import quiet, score, train_praga
+from domains import quiet, score, train_model
 from mudata import MuData
 from tables import RESULTS, print_tables
 
@@ -71,7 +71,7 @@ def ari(model: PRAGASpike, name: str, seed: int) -> float:
 
 
 def evaluate(name: str, bits: str | int, seed: int, epochs: int) -> dict[str, float]:
-    model = train_praga(slice_of(name), seed, epochs, weight_bits=bits)
+    model = train_model(PRAGASpike, slice_of(name), seed, epochs, weight_bits=bits)
     trained = ari(model, name, seed)
     spikes = model.spike_stats().loc["total"]
     table = forms_table(model) if bits == "float" else model.quantize(n_repeats=REPEATS)

@@ -1,8 +1,8 @@
-"""Seconds an epoch and peak memory of PRAGASpike and of its preset "praga", beside the dense n x n form while that fits.
+"""Seconds an epoch and peak memory of PRAGASpike and of PRAGA, beside the dense n x n form while that fits.
 
 python benchmarks/scaling.py [--sizes 1000 2000 ...] [--dense-up-to 2000] [--out benchmarks/results/scaling.csv]
-python benchmarks/scaling.py --end-to-end 100000      # the preset: graphs, 100 epochs, domains
-python benchmarks/scaling.py --default 100000         # the default model: graphs, 30 epochs, latent, domains
+python benchmarks/scaling.py --end-to-end 100000      # PRAGA: graphs, 100 epochs, domains
+python benchmarks/scaling.py --default 100000         # PRAGASpike: graphs, 30 epochs, latent, domains
 
 Two modalities of 50 features on a square lattice. Every row is measured in a process of its own.
 """
@@ -39,7 +39,7 @@ def slice_of(n_obs: int):
     return adata
 
 
-def measure_ours(n_obs: int, epochs: int, preset: str | None = "praga") -> dict[str, float]:
+def measure_ours(n_obs: int, epochs: int, name: str = "PRAGA", **arguments: str) -> dict[str, float]:
     """Through the public interface."""
     from lightning.pytorch.callbacks import Callback
     from sklearn.metrics import adjusted_rand_score
@@ -54,11 +54,12 @@ def measure_ours(n_obs: int, epochs: int, preset: str | None = "praga") -> dict[
 
     adata = slice_of(n_obs)
     start = time.perf_counter()
-    st.model.PRAGASpike.setup_anndata(adata, {"a": "a", "b": "b"})
-    model = st.model.PRAGASpike(adata, preset=preset, data_type="spots")
-    model.train(epochs, enable_progress_bar=False, callbacks=[Clock()])
+    cls = getattr(st.model, name)
+    cls.setup_anndata(adata, {"a": "a", "b": "b"})
+    model = cls(adata, **arguments)
+    model.train(epochs, enable_progress_bar=False, callbacks=[Clock()], key_added="scaling")
     trained = time.perf_counter()
-    st.tl.spatial_domains(adata, 8, use_rep="X_praga_spike")
+    st.tl.spatial_domains(adata, 8, use_rep="X_scaling")
     done = time.perf_counter()
     return {
         "s_epoch": float(np.median(np.diff(Clock.ticks))),
@@ -94,13 +95,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1, help="measurements of each size")
     parser.add_argument("--end-to-end", type=int, help="one run of 100 epochs at this size")
-    parser.add_argument("--default", type=int, nargs="+", help="30 epochs of the default model at these sizes")
+    parser.add_argument("--default", type=int, nargs="+", help="30 epochs of PRAGASpike at these sizes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.csv")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "N_OBS", "EPOCHS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         form, n_obs, epochs = args.one[0], int(args.one[1]), int(args.one[2])
-        measures = {"dense": measure_dense, "ours": measure_ours, "default": partial(measure_ours, preset=None)}
+        measures = {
+            "dense": measure_dense,
+            "ours": partial(measure_ours, data_type="spots"),
+            "default": partial(measure_ours, name="PRAGASpike"),
+        }
         result = measures[form](n_obs, epochs)
         print(json.dumps({**result, "process_peak_mib": peak_mib()}))
         return

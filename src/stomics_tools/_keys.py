@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+PRAGA = "praga"
+PRAGA_SPIKE = "praga_spike"
+"""Names of the results of these models."""
+
 SPATIAL = "spatial"
 """Default ``obsm`` key of the coordinates (squidpy's)."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from typing import Any
 
@@ -30,6 +31,12 @@ def plain(value: Any) -> Any:
 def plain_arguments(local: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a constructor as plain values, out of its ``locals()``, but for the data."""
     return {name: plain(v) for name, v in local.items() if name not in ("self", "adata", "registry", "__class__")}
+
+
+def given_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the plain `arguments` of a function that differ from its defaults: what a user gave."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if value != plain(parameters[name].default)}
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,11 +154,11 @@ def test_settings_from_a_file(folder, tmp_path):
     assert '"n_hops": 4' in runs["arguments"][0]
 
 
-def test_original_against_enhanced_is_the_default(folder, tmp_path, capsys):
+def test_praga_against_praga_spike_is_the_default(folder, tmp_path, capsys):
     options = ["--input", folder / "two.h5mu", "--max-epochs", 2, "--seeds", 1, "--output-dir", tmp_path]
     assert run(*options) == 0
     runs = pd.read_csv(tmp_path / "compare.csv")
-    assert runs["model"].tolist() == ["original", "enhanced", "spatial_components", "pca", "smooth2"]
+    assert runs["model"].tolist() == ["praga", "praga_spike", "spatial_components", "pca", "smooth2"]
     assert printed(capsys.readouterr().out).index.tolist() == runs["model"].tolist()
 
 

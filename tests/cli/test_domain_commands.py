@@ -1,4 +1,4 @@
-"""``stomics praga-spike`` and ``stomics graphst``."""
+"""``stomics praga-spike``, ``stomics praga`` and ``stomics graphst``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import stomics_tools as st
 from stomics_tools.cli import _files, main
 from stomics_tools.cli._files import write_output
 from stomics_tools.cli._graphst import graphst
-from stomics_tools.cli._praga_spike import praga_spike
+from stomics_tools.cli._praga import praga, praga_spike
 from stomics_tools.model.graphst import _settings as graphst_settings
-from stomics_tools.model.praga_spike import _settings, _spike_settings
+from stomics_tools.model.praga import _settings as praga_settings
+from stomics_tools.model.praga_spike import _settings
 from stomics_tools.train import History
 
 QUICK = ("--max-epochs", 2, "--accelerator", "cpu")
@@ -405,14 +406,53 @@ def test_options_are_those_of_the_models():
         parts = get_args(hint)
         return set(parts) if type(None) not in parts else {v for part in parts for v in get_args(part)}
 
-    assert choices(praga_spike, "preset") | {None} == {None, "enhanced", "praga"}
-    assert choices(praga_spike, "data_type") == set(_settings.PRAGA)
-    assert choices(praga_spike, "encoder") == set(get_args(_spike_settings.Encoder))
+    assert choices(praga, "data_type") == set(praga_settings.PUBLISHED)
+    assert choices(praga_spike, "encoder") == set(get_args(_settings.Encoder))
     assert choices(graphst, "preset") | {None} == set(graphst_settings.PRESETS)
     assert choices(graphst, "contrast") == set(get_args(graphst_settings.Contrast))
-    for function, model in ((praga_spike, st.model.PRAGASpike), (graphst, st.model.GraphST)):
+    models = ((praga, st.model.PRAGA), (praga_spike, st.model.PRAGASpike), (graphst, st.model.GraphST))
+    for function, model in models:
         known = {*inspect.signature(model.__init__).parameters, *inspect.signature(model.train).parameters}
         known |= {*inspect.signature(model.setup_anndata).parameters}
         own = {"input", "output", "save_model", "load_model", "overwrite", "modality", "label_key", "n_domains"}
         own |= {"keep_controls", "counts"}
         assert set(inspect.signature(function).parameters) - own <= known
+
+
+def test_praga_equals_the_model(place, tmp_path):
+    """The command prepares, trains and writes what the class does with the same values."""
+    out, saved = tmp_path / "out.h5mu", tmp_path / "model"
+    options = ("--data-type", "stereo", "--n-latent", 8, "--n-feature-neighbors", 5, "--save-model", saved)
+    assert run("praga", place / "both.h5mu", "--output", out, *options, *QUICK) == 0
+    mdata = st.datasets.read_slice(out)
+    params = mdata.uns["praga"]["params"]
+    assert (params["model"], params["data_type"], params["max_epochs"]) == ("PRAGA", "stereo", 2)
+    assert (params["lr"], params["weight_decay"], params["optimizer"]) == (0.01, 0.05, "sgd")
+    st.model.PRAGA.setup_mudata(mdata, dict(params["modalities"]), batch_key=params.get("batch_key"))
+    model = st.model.PRAGA(mdata, data_type="stereo", n_latent=8, n_feature_neighbors=5)
+    model.train(2, seed=0, key_added=None, accelerator="cpu", enable_progress_bar=False)
+    np.testing.assert_array_equal(mdata.obsm["X_praga"], model.get_latent_representation())
+    assert "praga_domain" in mdata.obs
+    again = tmp_path / "again.h5mu"
+    assert run("praga", place / "both.h5mu", "--load-model", saved, "--output", again) == 0
+    np.testing.assert_allclose(st.datasets.read_slice(again).obsm["X_praga"], mdata.obsm["X_praga"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--preset", "praga"), "unrecognized option --preset. The published PRAGA is `stomics praga --data-type"),
+        (("--data_type=10x",), "unrecognized option --data_type. The published PRAGA is `stomics praga"),
+    ],
+)
+def test_options_of_earlier_versions(place, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as end:
+        run("praga-spike", place / "both.h5mu", "--output", tmp_path / "o.h5mu", *options)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    config = tmp_path / "options.yaml"
+    config.write_text("preset: enhanced\n")
+    with pytest.raises(SystemExit):
+        run("praga-spike", place / "both.h5mu", "--output", tmp_path / "o.h5mu", "--config", config)
+    assert "`config`: option 'preset' in" in (error := capsys.readouterr().err)
+    assert "no longer there. The published PRAGA is `stomics praga" in error

@@ -15,7 +15,7 @@ from stomics_tools.model.masked_diffusion import _places, _priors
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
-MODELS = ["PRAGASpike", "GraphST", "VARST", "MaskedDiffusion"]
+MODELS = ["PRAGA", "PRAGASpike", "GraphST", "VARST", "MaskedDiffusion"]
 N_DOMAINS = 4
 
 
@@ -44,9 +44,10 @@ def multiomics() -> MuData:
 
 def new_model(name: str, data: AnnData | MuData) -> Any:
     """A small model of `data`, set up and not trained."""
-    if name == "PRAGASpike":
-        st.model.PRAGASpike.setup_mudata(data, MODALITIES, batch_key="slice")
-        return st.model.PRAGASpike(data, n_latent=8)
+    if name in ("PRAGA", "PRAGASpike"):
+        cls = getattr(st.model, name)
+        cls.setup_mudata(data, MODALITIES, batch_key="slice")
+        return cls(data, n_latent=8)
     if name == "GraphST":
         st.model.GraphST.setup_anndata(data, batch_key="slice", n_top_genes=100)
         return st.model.GraphST(data, n_latent=8)
@@ -60,7 +61,7 @@ def new_model(name: str, data: AnnData | MuData) -> Any:
 
 def new_data(name: str) -> AnnData | MuData:
     """Data for a model of that name."""
-    if name == "PRAGASpike":
+    if name in ("PRAGA", "PRAGASpike"):
         return multiomics()
     if name == "GraphST":
         return multiomics()["rna"]

@@ -63,7 +63,7 @@ QUICK = {"max_epochs": 2, "seed": 0, "enable_progress_bar": False}
 def make_model(name: str, **arguments: Any) -> Any:
     """A small untrained model of any class, on data of its own."""
     cls = getattr(st.model, name)
-    if name == "PRAGASpike":
+    if name in ("PRAGA", "PRAGASpike"):
         adata = make_adata(64)
         cls.setup_anndata(adata, MODALITIES)
         return cls(adata, **{"n_latent": 8, **arguments})
@@ -82,7 +82,7 @@ def make_model(name: str, **arguments: Any) -> Any:
     return cls(adata, **{**small, **arguments})
 
 
-@pytest.fixture(params=["PRAGASpike", "GraphST", "VARST", "MaskedDiffusion"])
+@pytest.fixture(params=["PRAGA", "PRAGASpike", "GraphST", "VARST", "MaskedDiffusion"])
 def name(request: pytest.FixtureRequest) -> str:
     """Name of each model in turn."""
     return request.param

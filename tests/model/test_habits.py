@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 import stomics_tools as st
 
 QUIET = {"enable_progress_bar": False}
-PRIVATE = ["ModalitiesModel", "FullGraphModel", "SpatialModel", "MethodModel", "AfterTraining", "BaseModelClass"]
+PRIVATE = ["ModalitiesModel", "FullGraphModel", "SpatialModel", "BaseModelClass"]
 PRIVATE += [
     "VarST",
     "MaskedDiffusionTraining",
@@ -24,7 +24,7 @@ PRIVATE += [
     "MaskedDiffusionPredictions",
     "Trainer.__init__",
 ]
-MODELS = {name: getattr(st.model, name) for name in ("PRAGASpike", "GraphST", "VARST", "MaskedDiffusion")}
+MODELS = {name: getattr(st.model, name) for name in ("PRAGA", "PRAGASpike", "GraphST", "VARST", "MaskedDiffusion")}
 METHODS = [
     (name, method)
     for name, cls in MODELS.items()
@@ -87,7 +87,7 @@ def test_arguments_of_train_that_others_have(model, name, argument, value, advic
 
 def test_batch_size_where_all_is_one_batch(name, new_model):
     made = new_model()
-    if name in ("PRAGASpike", "GraphST"):
+    if name in ("PRAGA", "PRAGASpike", "GraphST"):
         with pytest.raises(TypeError, match="at once"):
             made.train(batch_size=8)
     else:
@@ -136,6 +136,7 @@ def test_a_layer_is_a_value_of_modalities(adata):
 
 def test_numbers_of_numpy(name, new_model, tmp_path):
     given = {
+        "PRAGA": {"n_latent": np.int64(8), "loss_weights": np.array([1.0, 2.0]), "standardize": np.bool_(True)},
         "PRAGASpike": {
             "n_latent": np.int64(8),
             "attention_windows": np.array([None, 100]),
@@ -187,13 +188,6 @@ def test_early_stopping(name, new_model):
     made.train(40, lr=1e-12, early_stopping=True, early_stopping_patience=2, **QUIET)
     assert max(len(table) for table in made.history.values()) < 40
     assert made._patience(None, True, None) == 45
-
-
-def test_a_preset_with_patience_can_be_trained_to_the_end(adata):
-    st.model.PRAGASpike.setup_anndata(adata, {"rna": "X_pca"})
-    made = st.model.PRAGASpike(adata, preset="enhanced", n_latent=8)
-    made.train(60, lr=1e-12, early_stopping=False, **QUIET)
-    assert len(made.history["train_loss"]) == 60
 
 
 # ----------------------------------------------------------------- before training
@@ -355,6 +349,7 @@ def test_other_keys_survive_files(adata, key, tmp_path):
         lambda a: st.tl.spatial_domains(a, 2, use_rep="X_pca", key_added="a/b"),
         lambda a: st.tl.graphst(a, key_added="a/b"),
         lambda a: st.tl.praga_spike(a, {"rna": "X_pca"}, key_added="a/b"),
+        lambda a: st.tl.praga(a, {"rna": "X_pca"}, key_added="a/b"),
         lambda a: st.tl.var_st(a, key_added="a/b"),
         lambda a: st.tl.masked_diffusion(a, key_added="a/b"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from stomics_tools.model import GraphST, PRAGASpike
+from stomics_tools.model import PRAGA, GraphST, PRAGASpike
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -58,11 +58,17 @@ def _praga_spike(names: Sequence[str], **arguments: Any) -> PRAGASpike:
     adata = _together(names)
     PRAGASpike.setup_anndata(adata, MODALITIES, batch_key="slice")
     model = PRAGASpike(adata, **{"n_latent": 8, "n_feature_neighbors": 5, **arguments})
+    model.train(6, key_added=None, **QUIET)
+    model.module.layer_share.fill_(1.0)  # the layers count in full
+    return model
+
+
+def _praga(names: Sequence[str], **arguments: Any) -> PRAGA:
+    adata = _together(names)
+    PRAGA.setup_anndata(adata, MODALITIES, batch_key="slice")
+    model = PRAGA(adata, n_latent=8, n_feature_neighbors=5, **arguments)
     # As published, values are of any size: steps must be small.
-    as_they_are = arguments.get("preset") == "praga" and "standardize" not in arguments
-    model.train(6, key_added=None, lr=1e-6 if as_they_are else None, **QUIET)
-    if model.module.settings.__class__.__name__ == "SpikeSettings":
-        model.module.layer_share.fill_(1.0)  # the layers count in full
+    model.train(6, key_added=None, lr=0.01 if arguments else 1e-6, **QUIET)
     return model
 
 
@@ -106,20 +112,20 @@ COMPANIES = [
         {"edges": "free"},
         {"encoder": "spikformer"},
         {"attention_windows": (None, 16)},
-        {"use_fusion": False, "n_feature_neighbors": None},
-        {"preset": "enhanced"},
-        {"preset": "praga", "standardize": True},
-        {"preset": "praga"},
+        {"use_fusion": False, "n_feature_neighbors": 20},
+        {"praga": {"standardize": True}},
+        {"praga": {}},
     ],
     ids=str,
 )
-def test_praga_spike(arguments: dict[str, Any], trained_on: list[str]) -> None:
-    model = _praga_spike(trained_on, **arguments)
+def test_praga_and_praga_spike(arguments: dict[str, Any], trained_on: list[str]) -> None:
+    published = "praga" in arguments
+    model = _praga(trained_on, **arguments["praga"]) if published else _praga_spike(trained_on, **arguments)
     names, companies = list(SLICES), COMPANIES
-    if arguments.get("preset") == "praga":  # needs neighbours among the spots that have a modality
+    if published:  # needs neighbours among the spots that have a modality
         names = [name for name in names if name != "one_protein"]
         companies = [company for company in companies if "one_protein" not in company]
-    if arguments.get("preset") == "praga" or arguments.get("edges") == "free":
+    if published or arguments.get("edges") == "free":
         # What was learned of single edges of the object of training counts there alone.
         names = [name for name in names if [name] != trained_on]
         companies = [company for company in companies if sorted(company) != sorted(trained_on)]

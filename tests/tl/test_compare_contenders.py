@@ -154,7 +154,7 @@ def test_error_is_that_within_slices(adata):
     """What slices differ by throughout is no achievement, and no fault, of any model."""
     adata.obs["slice"] = np.where(np.arange(N) % 2 == 0, "a", "b")
     models = {
-        "praga": {"model": "PRAGASpike", "n_latent": 8},
+        "spikes": {"model": "PRAGASpike", "n_latent": 8},
         "graph": {"model": "GraphST", "n_latent": 4},
         "pca": {"model": "smooth", "n_hops": 0, "n_components": 5},
         "more": {"model": "smooth", "n_hops": 0, "n_components": 6},
@@ -164,7 +164,7 @@ def test_error_is_that_within_slices(adata):
     adata.obsm["X_protein"] -= np.where(adata.obs["slice"] == "a", 10.0, 0.0)[:, None]
     apart = compare(adata, models, 1, batch_key="slice", max_epochs=30).set_index("model")["reconstruction_mse"]
     assert together.between(0.05, 0.95).all()
-    np.testing.assert_allclose(apart[["praga", "graph"]], together[["praga", "graph"]], rtol=0.05)
+    np.testing.assert_allclose(apart[["spikes", "graph"]], together[["spikes", "graph"]], rtol=0.05)
     np.testing.assert_allclose(
         apart["more"], together["pca"], rtol=0.2
     )  # a component goes into the difference of slices
@@ -196,17 +196,20 @@ def test_a_reconstruction_of_length_one_has_no_error(adata):
     assert table["ari"].notna().all()
 
 
+def test_names_of_earlier_versions(adata):
+    table = compare(adata, ["original", "praga"], 1, max_epochs=2)
+    assert table["model"].tolist() == ["original", "praga"]
+    first, second = table.drop(columns=["model", "seconds", "peak_mib"]).to_dict("records")
+    assert str(first) == str(second)
+
+
 def test_the_default_sets_simple_methods_beside_the_models(adata, tmp_path):
     out = tmp_path / "runs.csv"
     table = compare(adata, None, 1, max_epochs=2, out=out)
-    assert table["model"].drop_duplicates().tolist() == ["original", "enhanced", "spatial_components", "pca", "smooth2"]
+    names = ["praga", "praga_spike", "spatial_components", "pca", "smooth2"]
+    assert table["model"].drop_duplicates().tolist() == names
     scores = ["ari", "nmi", "silhouette", "reconstruction_mse"]
-    assert (
-        table.set_index("model")
-        .loc[["enhanced", "spatial_components", "pca", "smooth2"], scores]
-        .notna()
-        .all(axis=None)
-    )
+    assert table.set_index("model").loc[names[1:], scores].notna().all(axis=None)
     # A bar more or less does not make other runs.
     again = compare(adata, None, 1, max_epochs=2, out=out, train_kwargs={})
     assert again.equals(table)

@@ -244,8 +244,17 @@ def test_a_file_that_is_something_else_is_left_alone(adata, fake, tmp_path, text
         ({"n_domains": 1}, ValueError, "`n_domains` must be at least 2"),
         ({"n_domains": 2, "max_epochs": 0}, ValueError, "`max_epochs` must be at least 1"),
         ({"n_domains": 2, "models": {}}, ValueError, "`models` is empty"),
-        ({"n_domains": 2, "models": "enhanced"}, TypeError, "`models` must be a mapping of names.*or names.*str"),
-        ({"n_domains": 2, "models": ["enhansed"]}, ValueError, "`models`: unknown option 'enhansed'.*mean 'enhanced'"),
+        ({"n_domains": 2, "models": "praga_spike"}, TypeError, "`models` must be a mapping of names.*or names.*str"),
+        (
+            {"n_domains": 2, "models": ["praga_spik"]},
+            ValueError,
+            "`models`: unknown option 'praga_spik'.*mean 'praga_spike'",
+        ),
+        (
+            {"n_domains": 2, "models": {"mine": {"preset": "praga"}}},
+            ValueError,
+            r"`models\['mine'\]`: no argument 'preset'. The published model is `stomics_tools.model.PRAGA",
+        ),
         ({"n_domains": 2, "models": {"pca": {}}}, ValueError, r"`models\['pca'\]` is a PRAGASpike.*'model': 'smooth'"),
         ({"n_domains": 2, "models": {"a": {"model": "Graph"}}}, ValueError, "unknown option 'Graph'.*mean 'GraphST'"),
         ({"n_domains": 2, "models": {"a": {"model": "GraphST", "hops": 1}}}, ValueError, "Did you mean 'n_hops'"),
@@ -316,7 +325,7 @@ def test_data_and_random_states_are_untouched(adata, view):
 
 
 def test_it_equals_the_models_one_by_one():
-    """The original and the enhanced model on a MuData some spots of which lack a modality."""
+    """PRAGA and PRAGASpike on a MuData some spots of which lack a modality."""
     mdata = st.datasets.simulate_multiomics(n_obs=300, n_domains=4, seed=1)
     st.pp.rna(mdata["rna"])
     st.pp.protein(mdata["protein"])
@@ -324,21 +333,19 @@ def test_it_equals_the_models_one_by_one():
     mdata.obs["domain"] = mdata["rna"].obs["domain"].reindex(mdata.obs_names)
     table = st.tl.compare_models(
         mdata,
-        ["original", "enhanced"],
+        ["praga", "praga_spike"],
         [3, 4],
         modalities=MODALITIES,
         labels_key="domain",
         max_epochs=4,
         train_kwargs=QUIET,
     )
-    assert table["model"].tolist() == ["original", "original", "enhanced", "enhanced"]
+    assert table["model"].tolist() == ["praga", "praga", "praga_spike", "praga_spike"]
     assert table["reconstruction_mse"].between(0.05, 50).all()
     for _, row in table.iterrows():
-        preset = {"original": "praga", "enhanced": None}[row["model"]]
-        one = st.tl.praga_spike(
-            mdata, MODALITIES, preset=preset, max_epochs=4, seed=row["seed"], train_kwargs=QUIET, copy=True
-        )
-        st.tl.spatial_domains(one, 4, use_rep="X_praga_spike", seed=row["seed"], key_added="found")
+        function = getattr(st.tl, row["model"])
+        one = function(mdata, MODALITIES, max_epochs=4, seed=row["seed"], train_kwargs=QUIET, copy=True)
+        st.tl.spatial_domains(one, 4, use_rep=f"X_{row['model']}", seed=row["seed"], key_added="found")
         scores = st.metrics.score_labels(mdata.obs["domain"], one.obs["found"])
         assert (row["ari"], row["nmi"]) == (scores["ari"], scores["nmi"])
 

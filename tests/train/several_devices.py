@@ -64,7 +64,7 @@ class Line(nn.Module):
         super().__init__()
         self.slope = nn.Parameter(torch.zeros(()))
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"train_loss": (self.slope * batch["x"] - batch["y"]).square().mean()}
 
 

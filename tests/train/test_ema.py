@@ -23,7 +23,7 @@ class Toy(nn.Module):
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
         self.norm = nn.BatchNorm1d(3)
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"train_loss": (self.norm(self.tied(self.slope(batch["x"]))) + self.frozen).square().mean()}
 
 

@@ -20,7 +20,7 @@ class Line(nn.Module):
         self.offset = nn.Parameter(torch.ones(()), requires_grad=False)
         self.seen: list[Tensor] = []
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         self.seen.append(batch["x"].clone())
         error = (self.slope * batch["x"] + self.offset - batch["y"]).square().mean()
         return {"train_loss": error, "rows": torch.tensor(float(len(batch["x"])))}

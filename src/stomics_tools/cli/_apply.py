@@ -15,11 +15,11 @@ from stomics_tools.cli._prepare import as_mudata
 from stomics_tools.pl._lookup import obs_column
 
 if TYPE_CHECKING:
-    from stomics_tools.model import GraphST, PRAGASpike
+    from stomics_tools.model import PRAGA, GraphST, PRAGASpike
 
 
 def as_trained(
-    model_class: type[GraphST] | type[PRAGASpike],
+    model_class: type[GraphST] | type[PRAGA] | type[PRAGASpike],
     folder: Path,
     data: AnnData | MuData,
     batch_key: str | None,
@@ -58,7 +58,7 @@ def as_trained(
     return data, column
 
 
-def apply_model(model_class: type[GraphST] | type[PRAGASpike], folder: Path, data: Any) -> None:
+def apply_model(model_class: type[GraphST] | type[PRAGA] | type[PRAGASpike], folder: Path, data: Any) -> None:
     """Write the outputs of a saved model into the data."""
     with named("load_model"):
         model = model_class.load(folder, data)

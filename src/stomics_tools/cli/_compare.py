@@ -36,7 +36,7 @@ def compare(
 ) -> None:
     """Compare methods that find spatial domains, each with several seeds.
 
-    By default the published PRAGA (original) and PRAGASpike (enhanced), beside spatial components, principal components
+    By default the published PRAGA (praga) and PRAGASpike (praga_spike), beside spatial components, principal components
     (pca) and their averages over neighbours (smooth2), which a model has to beat. Prints mean and standard deviation of agreement with
     the labels, stability between seeds, reconstruction error, time and memory, and writes compare.csv (one row a run)
     and compare.png. Every finished run is in compare.csv at once: the same command goes on where it was stopped.
@@ -52,8 +52,8 @@ def compare(
     output_dir
         Folder of the results, made if need be.
     models
-        Names: original, enhanced, graphst, spatial_components, pca, smooth1, smooth2, smooth3, or of settings. Default:
-        original, enhanced, spatial_components, pca, smooth2, and all of settings.
+        Names: praga, praga_spike, graphst, spatial_components, pca, smooth1, smooth2, smooth3, or of settings. Default:
+        praga, praga_spike, spatial_components, pca, smooth2, and all of settings.
     settings
         Methods by a name of your own, to arguments; best written in the file of --config, for example
         "settings: {wide: {n_latent: 128}, dense: {model: GraphST, preset: dense, train: {lr: 0.001}}}".
@@ -79,7 +79,7 @@ def compare(
     Examples
     --------
     stomics compare slice.h5mu --output-dir compared
-    stomics compare --data all --models original enhanced graphst --output-dir compared
+    stomics compare --data all --models praga praga_spike graphst --output-dir compared
     """
     from stomics_tools._validate import check_integer
     from stomics_tools.cli._checks import check_input, check_permission

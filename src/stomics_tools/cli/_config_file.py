@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from stomics_tools import __version__
-from stomics_tools.cli._spelling import other_names
+from stomics_tools.cli._spelling import other_names, removed_options
 
 VERSION = "stomics_tools_version"
 """Key of the version that wrote a file."""
@@ -144,6 +144,9 @@ def check_names(content: Mapping[str, Any], parser: ArgumentParser, path: str | 
         if name in sections:
             raise ValueError(f"`config`: section '{name}' of '{path}' must hold options, found {value!r}.")
         if name not in options:
+            instead = removed_options(str(parser.usage).split()[1:2]).get(name)
+            if instead is not None:
+                raise ValueError(f"`config`: option '{name}' in '{path}' is no longer there. {instead}")
             parts = name.split(".")
             why = next((_NO_COUNTERPART[part] for part in parts if part in _NO_COUNTERPART), None)
             if why is not None:

@@ -113,7 +113,8 @@ def demo(
     with known.named():
         PRAGASpike.setup_mudata(mdata, keys, spatial_key=spatial_key, batch_key=known.slice_key)
         model = PRAGASpike(mdata)
-    model.train(max_epochs, seed=seed, enable_progress_bar=sys.stderr.isatty())
+    given = {} if max_epochs is None else {"max_epochs": max_epochs}
+    model.train(**given, seed=seed, enable_progress_bar=sys.stderr.isatty())
     clock.step("train", f"PRAGASpike, {losses(model.history)}")
 
     with model_kept(model, data_path, None):

@@ -22,11 +22,12 @@ from stomics_tools.cli._demo import demo
 from stomics_tools.cli._graphst import graphst
 from stomics_tools.cli._info import info
 from stomics_tools.cli._output import one_line
-from stomics_tools.cli._praga_spike import praga_spike
+from stomics_tools.cli._praga import praga, praga_spike
 from stomics_tools.cli._simulate import COMMANDS as SIMULATE
 from stomics_tools.cli._spelling import (
     HelpFormatter,
     config_first,
+    removed_options,
     spell_as_usual,
     unknown_option,
     usage,
@@ -39,6 +40,7 @@ Command = Callable[..., None]
 COMMANDS: dict[str, Command | Mapping[str, Command]] = {
     "demo": demo,
     "praga-spike": praga_spike,
+    "praga": praga,
     "graphst": graphst,
     "var-st": var_st,
     "compare": compare,
@@ -124,10 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files: no screen is needed
     parser, known = _build()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options_here = known.get(words_of(arguments, COMMANDS))
+    words = words_of(arguments, COMMANDS)
+    options_here = known.get(words)
     if options_here is not None:
         arguments = without_no(arguments, options_here)
-    wrong = None if options_here is None else unknown_option(arguments, options_here)
+    wrong = None if options_here is None else unknown_option(arguments, options_here, removed_options(words))
     if wrong is not None:
         parser.exit(2, f"stomics: error: {wrong}\n")
     # Renamed in jsonargparse 4.49; makes dataclasses of sections of options.

@@ -112,14 +112,38 @@ def without_no(argv: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     return result
 
 
-def unknown_option(argv: Sequence[str], options: Collection[str]) -> str | None:
-    """What is wrong with the first option that a command does not have, and the nearest one that it has."""
+_PRAGA = "The published PRAGA is `stomics praga --data-type ...`."
+_REMOVED = {
+    ("praga-spike",): {
+        "preset": f"{_PRAGA} What `--preset enhanced` was is `--max-epochs 1000 --lr 1e-4 --patience 50`, with "
+        "`scheduler='plateau'` and `clip_grad=1.0` in Python.",
+        "data_type": _PRAGA,
+    }
+}
+"""Options that commands had in earlier versions, and what to write instead."""
+
+
+def removed_options(words: Sequence[str]) -> Mapping[str, str]:
+    """Options that a command had in earlier versions, and what to write instead."""
+    return _REMOVED.get(tuple(words), {})
+
+
+def unknown_option(
+    argv: Sequence[str], options: Collection[str], removed: Mapping[str, str] | None = None
+) -> str | None:
+    """What is wrong with the first option that a command does not have, and the nearest one that it has.
+
+    For options that were `removed`, what to write instead.
+    """
     for argument in argv:
         option = argument.partition("=")[0]
         if not option.startswith("--") or option == "--":
             continue
         if option in options or option.partition(".")[0] in options:
             continue
+        instead = (removed or {}).get(option[2:].replace("-", "_"))
+        if instead is not None:
+            return f"unrecognized option {option}. {instead}"
         spelled = option.replace("_", "-")
         close = get_close_matches(spelled, sorted({known.replace("_", "-") for known in options}), n=1, cutoff=0.6)
         hint = f" Did you mean {close[0]}?" if close else " `--help` lists the options."

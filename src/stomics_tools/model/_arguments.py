@@ -68,6 +68,15 @@ _HINTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("backup_url", "datamodule", "allowed_classes_names_list"), _OWN_FORMAT),
     },
 }
+_PRAGA = "The published model is `stomics_tools.model.PRAGA(adata, data_type=...)`."
+REMOVED: dict[str, dict[str, str]] = {
+    "PRAGASpike": {
+        "preset": f"{_PRAGA} What `preset='enhanced'` was is `PRAGASpike(adata)` with `train(max_epochs=1000, lr=1e-4, "
+        "scheduler='plateau', patience=50, clip_grad=1.0)`.",
+        **dict.fromkeys(("data_type", "feature_weights", "standardize"), f"{_PRAGA} Leave it out here."),
+    }
+}
+"""Arguments that constructors had in earlier versions, and what to write instead."""
 _TRAINER = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self", *_HINTS["train"]}
 
 
@@ -149,6 +158,8 @@ def _hint(model: type, name: str, argument: str, known: list[str]) -> str:
     if hint is not None and ("`modalities`" not in hint or "modalities" in known):
         return hint
     if name == "__init__":
+        if argument in REMOVED.get(model.__name__, {}):
+            return REMOVED[model.__name__][argument]
         for other in ("train", "setup_anndata"):
             if argument in inspect.signature(getattr(model, other)).parameters:
                 return f"It is an argument of `{other}`."

@@ -268,11 +268,10 @@ class SpatialModel(BaseModelClass):
             If it is damaged, of another class or format, or if `adata` lacks what the model was trained on.
         """
         tensors, meta = read_model(dir_path)
+        meta = cls._upgraded(dir_path, meta)
         registry = cls._saved_registry(dir_path, meta)
         where = resolve_device(accelerator, device)
-        data = read_data(dir_path) if adata is None else adata
-        if data is False:
-            data = None
+        data = read_data(dir_path) if adata is None else None if adata is False else adata
         if data is not None:
             cls._register_like(data, registry)
         model = cls(data, **meta["arguments"], registry=registry)
@@ -301,6 +300,11 @@ class SpatialModel(BaseModelClass):
         """A module into which these saved tensors fit."""
 
     @classmethod
+    def _upgraded(cls, dir_path: str | Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Description of a saved model as this version would write it; raise what to do with one that it cannot read."""
+        return meta
+
+    @classmethod
     def _saved_registry(cls, dir_path: str | Path, meta: Mapping[str, Any]) -> dict[str, Any]:
         """What scvi-tools registered for the data of training, which need not be here."""
         if meta["model"] != cls.__name__:
@@ -326,7 +330,7 @@ class SpatialModel(BaseModelClass):
         -------
         Plain values, in the form of scvi-tools.
         """
-        return cls._saved_registry(dir_path, read_model(dir_path)[1])
+        return cls._saved_registry(dir_path, cls._upgraded(dir_path, read_model(dir_path)[1]))
 
     @classmethod
     def view_setup_args(cls, dir_path: str | Path) -> None:

@@ -34,11 +34,11 @@ logger = logging.getLogger("stomics_tools")
 class FullGraphModel(SpatialModel):
     """A model of all spots of an object and the graphs that join them.
 
-    Subclasses give the module (:meth:`_make_module`), its inputs (:meth:`_prepare`), the optimiser
-    (:meth:`_make_optimizer`) and the outputs (:meth:`_outputs`).
+    Subclasses give the module (:meth:`_make_module`), its inputs (:meth:`_prepare`) and the outputs (:meth:`_outputs`).
     """
 
     _field_key: ClassVar[str] = SpotsField.registry_key
+    _optimizer: dict[str, Any]
 
     def __init__(self, data: AnnData | MuData | None, registry: dict[str, Any] | None = None) -> None:
         super().__init__(data, registry)
@@ -88,14 +88,16 @@ class FullGraphModel(SpatialModel):
     def _draw_module(self) -> nn.Module:
         return self._make_module(self._prepare(self._read(None), trained_on=False))
 
-    @abstractmethod
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new optimiser."""
+        """A new optimiser, of the arguments that :func:`optimizer_arguments` gave."""
+        given = dict(self._optimizer)
+        if given.pop("optimizer", "adam") == "sgd":
+            return torch.optim.SGD(parameters, momentum=0.9, **given)
+        return torch.optim.Adam(parameters, **given)
 
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         """What is to be done before every training."""
 
-    @abstractmethod
     def _finish(self, module: nn.Module, inputs: Any) -> None:
         """What is left to do when training has ended; random numbers come from torch's generator."""
 
@@ -262,6 +264,18 @@ class FullGraphModel(SpatialModel):
         kind = "mdata" if isinstance(data, MuData) else "adata"
         args = cls._get_setup_method_args(**{"cls": cls, kind: data}, **setup)
         cls._setup(data, SpotsSpec(**setup), args, source=registry)
+
+
+def optimizer_arguments(*, lr: float, weight_decay: float, optimizer: str | None = None) -> dict[str, Any]:
+    """Arguments of an optimiser, checked; without a name it is Adam, and the name is not recorded."""
+    checked: dict[str, Any] = {
+        "lr": _validate.check_number(lr, argument="lr", low=0, open_low=True),
+        "weight_decay": _validate.check_number(weight_decay, argument="weight_decay", low=0),
+    }
+    if optimizer is not None:
+        _validate.check_option(optimizer, ["sgd", "adam"], argument="optimizer")
+        checked["optimizer"] = optimizer
+    return checked
 
 
 def restored(inputs: Any, values: torch.Tensor) -> np.ndarray:

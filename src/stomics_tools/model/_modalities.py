@@ -138,9 +138,9 @@ class ModalitiesModel(FullGraphModel):
             The object of setup by default, or another one with the same keys, modalities and features. A representation
             must be made by the recipe of training (``reference=`` of :mod:`stomics_tools.pp`); where it is not there, the
             raw counts are prepared by that recipe. A slice gets the same rows alone, beside other slices and in any
-            order; it may lack a modality. Spots of another object get a graph of their own. With ``edges="free"`` and
-            ``preset="praga"``, which learn a weight of every edge in the object of setup, its edges have the weights that
-            training starts from; a slice of the object of setup then has other rows by itself than in it.
+            order; it may lack a modality. Spots of another object get a graph of their own. PRAGA, and PRAGASpike with
+            ``edges="free"``, learn a weight of every edge in the object of setup: there, edges have the weights that
+            training starts from, and a slice of the object of setup has other rows by itself than in it.
         indices
             Rows of the object that are wanted, by default all. The others are read all the same, as neighbours of these.
         modality
@@ -240,3 +240,47 @@ class ModalitiesModel(FullGraphModel):
         values = values[:, columns] if recipe is None else recipe.features_of(values, columns)
         index = self._data(adata).obs_names
         return pd.DataFrame(values, index=index, columns=[names[i] for i in columns])
+
+
+def weights_by_name(given: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]) -> dict[str, float]:
+    """Weight of each modality, given by name or in the order of setup (`names`); 1 each by default."""
+    if given is None:
+        return dict.fromkeys(names, 1.0)
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            raise ValueError(f"`loss_weights` names {sorted(given)}, the modalities are {sorted(names)}.")
+        given = [given[name] for name in names]
+    if len(given) != len(names):
+        raise ValueError(f"`loss_weights` has {len(given)} values for {len(names)} modalities {list(names)}.")
+    return {
+        name: _validate.check_number(weight, argument="loss_weights", low=0)
+        for name, weight in zip(names, given, strict=True)
+    }
+
+
+def check_ready_graphs(given: Mapping[str, Any], spec: SpotsSpec, *, feature_graphs: bool = True) -> None:
+    """Raise ``ValueError`` where ready graphs of setup and arguments of the model leave each other without effect.
+
+    Parameters
+    ----------
+    given
+        Arguments of the user.
+    spec
+        Where the data lie.
+    feature_graphs
+        Whether the model has feature graphs.
+    """
+    effects: tuple[_validate.Effect, ...] = (
+        (("n_spatial_neighbors",), lambda s: s.spatial_graph_key is None, "there is no `spatial_graph_key` in setup"),
+        (
+            ("n_feature_neighbors",),
+            lambda s: len(s.feature_graph_keys or {}) < len(s.modalities),
+            "a modality has no graph among the `feature_graph_keys` of setup",
+        ),
+        (
+            ("feature_graph_keys",),
+            lambda _: feature_graphs,
+            "`use_fusion=True` and `n_feature_neighbors` is above 0",
+        ),
+    )
+    _validate.check_effects({**given, "feature_graph_keys": spec.feature_graph_keys}, spec, effects)

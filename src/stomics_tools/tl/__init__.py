@@ -20,6 +20,7 @@ __all__ = [
     "graphst",
     "impute_expression",
     "masked_diffusion",
+    "praga",
     "praga_spike",
     "reconstruct_positions",
     "spatial_components",
@@ -45,10 +46,10 @@ def __getattr__(name: str) -> Any:
         from stomics_tools.tl import _masked_diffusion
 
         return getattr(_masked_diffusion, name)
-    if name == "praga_spike":
-        from stomics_tools.tl._praga_spike import praga_spike
+    if name in ("praga", "praga_spike"):
+        from stomics_tools.tl import _praga
 
-        return praga_spike
+        return getattr(_praga, name)
     if name == "var_st":
         from stomics_tools.tl._var_st import var_st
 

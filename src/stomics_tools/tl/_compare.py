@@ -52,16 +52,17 @@ def compare_models(
     adata
         AnnData or MuData of one or several slices.
     models
-        Names of ready ones: ``"original"`` (the published PRAGA) and ``"enhanced"``
-        (:class:`~stomics_tools.model.PRAGASpike` with its defaults); ``"graphst"``; ``"spatial_components"``
+        Names of ready ones: ``"praga"`` (:class:`~stomics_tools.model.PRAGA`, the published model), ``"praga_spike"``
+        (:class:`~stomics_tools.model.PRAGASpike`) and ``"graphst"``, with their defaults; ``"spatial_components"``
         (:func:`~stomics_tools.tl.spatial_components`); ``"pca"``, and ``"smooth1"``, ``"smooth2"``, ``"smooth3"``, where the
         values are averaged so many times over the nearest spots beforehand (:func:`~stomics_tools.pp.smooth`). Or the name
         of each to the arguments of its constructor, among which may be ``"model"``, a class or one of ``"PRAGASpike"`` (the
-        default), ``"GraphST"``, ``"spatial_components"`` (with arguments ``n_components``, ``n_neighbors``, ``n_hops``,
-        ``signal_threshold``) and ``"smooth"`` (with arguments ``n_hops``, ``n_neighbors``, ``n_components``), and
-        ``"train"``, arguments of its ``train``. Default: original, enhanced, spatial_components, pca, smooth2. All take the
-        same values; models of one modality take all modalities side by side, each centred and scaled to a mean variance of
-        one, missing values at their mean.
+        default), ``"PRAGA"``, ``"GraphST"``, ``"spatial_components"`` (with arguments ``n_components``, ``n_neighbors``,
+        ``n_hops``, ``signal_threshold``) and ``"smooth"`` (with arguments ``n_hops``, ``n_neighbors``, ``n_components``), and
+        ``"train"``, arguments of its ``train``. Default: praga, praga_spike, spatial_components, pca, smooth2. In earlier
+        versions the first two were called original and enhanced, which is understood. All take the same values; models
+        of one modality take all modalities side by side, each centred and scaled to a mean variance of one, missing
+        values at their mean.
     seeds
         The seeds, or how many: 0, 1, ...
     modalities

@@ -17,12 +17,15 @@ from mudata import MuData
 from stomics_tools import __version__
 from stomics_tools._validate import check_integer, check_option
 from stomics_tools.data._read import find_column
-from stomics_tools.model import GraphST, PRAGASpike
+from stomics_tools.model import PRAGA, GraphST, PRAGASpike
+from stomics_tools.model._arguments import REMOVED
 from stomics_tools.model._full_graph import FullGraphModel
 from stomics_tools.tl._compare_untrained import FittedComponents, SmoothedComponents
 
 READY: Mapping[str, Mapping[str, Any]] = {
-    "original": {"preset": "praga"},
+    "praga": {"model": "PRAGA"},
+    "praga_spike": {},
+    "original": {"model": "PRAGA"},  # the names of both in earlier versions
     "enhanced": {},
     "graphst": {"model": "GraphST"},
     "spatial_components": {"model": "spatial_components"},
@@ -31,9 +34,10 @@ READY: Mapping[str, Mapping[str, Any]] = {
 }
 """Contenders that need no more than their name."""
 
-DEFAULT = ("original", "enhanced", "spatial_components", "pca", "smooth2")
+DEFAULT = ("praga", "praga_spike", "spatial_components", "pca", "smooth2")
 
 _CLASSES: Mapping[str, type] = {
+    "PRAGA": PRAGA,
     "PRAGASpike": PRAGASpike,
     "GraphST": GraphST,
     "spatial_components": FittedComponents,
@@ -90,6 +94,8 @@ def check_contenders(
         _check_train(train, f"{where}['train']")
         known = list(inspect.signature(model).parameters)[1:]  # the first is the data
         for argument in arguments:
+            if argument in REMOVED.get(model.__name__, {}):
+                raise ValueError(f"`{where}`: no argument {argument!r}. {REMOVED[model.__name__][argument]}")
             check_option(argument, known, argument=where)
         if not issubclass(model, FittedComponents | SmoothedComponents):
             train = {**train_kwargs, **train, **quick}
@@ -106,7 +112,7 @@ def _named(models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None) -> Ma
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise TypeError(f"`models` must be a mapping of names to arguments, or names, found {type(models).__name__}.")
     if not models:
-        raise ValueError("`models` is empty. Name at least one, for example ['enhanced'] or {'enhanced': {}}.")
+        raise ValueError("`models` is empty. Name at least one, for example ['praga_spike'] or {'praga_spike': {}}.")
     if isinstance(models, Mapping):
         return models
     for name in models:

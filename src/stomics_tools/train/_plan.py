@@ -17,7 +17,7 @@ Scheduler = Literal["cosine", "plateau"]
 class LossModule(Protocol):
     """What a plan asks of a module."""
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def loss(self, batch: Any) -> dict[str, Tensor]:
         """Scalars of one step by name; ``"train_loss"`` is minimised."""
         ...
 
@@ -28,7 +28,7 @@ class Plan(pl.LightningModule):
     Parameters
     ----------
     module
-        With a method ``losses``, see :class:`LossModule`.
+        With a method ``loss``, see :class:`LossModule`.
     make_optimizer
         Parameters to optimiser.
     meta
@@ -60,7 +60,7 @@ class Plan(pl.LightningModule):
 
     def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and the values of all losses."""
-        losses = self.module.losses(batch)  # type: ignore[operator]
+        losses = self.module.loss(batch)  # type: ignore[operator]
         values = {name: value.detach() for name, value in losses.items()}
         if not math.isfinite(float(values["train_loss"])):
             raise FloatingPointError(

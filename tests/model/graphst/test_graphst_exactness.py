@@ -78,7 +78,7 @@ def test_published_models_step_by_step(spots: Callable[..., Spots], kind: str) -
     optimizers = [torch.optim.Adam(m.parameters(), lr=0.01) for m in (module, dense)]
     for epoch in range(EPOCHS):
         torch.manual_seed(epoch)
-        loss = module.losses(inputs)["train_loss"]
+        loss = module.loss(inputs)["train_loss"]
         torch.manual_seed(epoch)
         expected = dense.loss(torch.randperm(inputs.n_obs))
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
@@ -108,13 +108,13 @@ def test_reconstruction_loss_and_gradient(spots: Callable[..., Spots], tie_weigh
     settings = GraphSTSettings(n_latent=5, tie_weights=tie_weights, contrast_weight=0.0, n_hops=2)
     inputs = prepare(spots(), settings, dtype=torch.float64)
     module = _module(inputs, settings)
-    found = torch.autograd.grad(module.losses(inputs)["train_loss"], list(module.parameters())[: 2 - tie_weights])
+    found = torch.autograd.grad(module.loss(inputs)["train_loss"], list(module.parameters())[: 2 - tie_weights])
     w1 = module.encoder.detach().clone().requires_grad_()
     w2 = w1.T if tie_weights else module.decoder.detach().clone().requires_grad_()
     a = torch.zeros(80, 80, dtype=torch.float64)
     a[inputs.spatial[0].row.long(), inputs.spatial[0].col.long()] = inputs.spatial[1]
     loss = 10 * F.mse_loss(a @ a @ a @ inputs.values @ w1 @ w2, inputs.values)
-    torch.testing.assert_close(module.losses(inputs)["train_loss"], loss)
+    torch.testing.assert_close(module.loss(inputs)["train_loss"], loss)
     for gradient, expected in zip(found, torch.autograd.grad(loss, [w1] if tie_weights else [w1, w2]), strict=True):
         torch.testing.assert_close(gradient, expected)
 
@@ -179,5 +179,5 @@ def test_dropout_hides_values_from_the_encoder_alone(spots: Callable[..., Spots]
     assert not torch.allclose(first, inputs.values @ module.encoder)
     module.eval()
     torch.testing.assert_close(module._products(inputs.values)[0], inputs.values @ module.encoder)
-    losses = [module.train().losses(inputs)["reconstruction_loss"] for _ in range(2)]
+    losses = [module.train().loss(inputs)["reconstruction_loss"] for _ in range(2)]
     assert losses[0] != losses[1]

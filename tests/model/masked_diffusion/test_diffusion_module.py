@@ -44,7 +44,7 @@ def make_batch(seed: int = 0) -> Batch:
 def losses(module: MaskedDiffusionModule, batch: Batch) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return module.losses(batch)
+        return module.loss(batch)
 
 
 def noise(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -259,7 +259,7 @@ def test_half_of_the_sets_are_told_what_the_network_finds_without(make_module: C
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(60):
-            module.losses(batch)["train_loss"].backward()
+            module.loss(batch)["train_loss"].backward()
     told = [cells for cells in seen if cells.earlier is not None]
     assert 18 < len(told) < 42
     assert len(seen) == 60 + len(told)

@@ -7,7 +7,7 @@ import pytest
 from mudata import MuData
 
 from stomics_tools import datasets, pp
-from stomics_tools.model import PRAGASpike
+from stomics_tools.model import PRAGA, PRAGASpike
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
 QUIET = {"enable_progress_bar": False, "key_added": None, "accelerator": "cpu"}
@@ -111,5 +111,6 @@ def test_wrong_teachers(mdata, teacher):
         with pytest.raises(ValueError, match="`distill_from` must be a trained PRAGASpike"):
             student.train(3, distill_from=wrong, **QUIET)
     assert not student.is_trained_
-    with pytest.raises(ValueError, match="preset='praga'"):
-        PRAGASpike(mdata, preset="praga").train(3, distill_from=teacher, **QUIET)
+    PRAGA.setup_mudata(mdata, MODALITIES)
+    with pytest.raises(TypeError, match=r"PRAGA\.train\(\) has no argument `distill_from`"):
+        PRAGA(mdata).train(3, distill_from=teacher, **QUIET)

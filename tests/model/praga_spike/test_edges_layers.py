@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields
+
 import pytest
 import torch
 
+from stomics_tools.model import PRAGASpike
 from stomics_tools.model.praga_spike import _layers
 from stomics_tools.model.praga_spike._edges import FreeEdges, InductiveEdges, UniformEdges
 from stomics_tools.model.praga_spike._layers import FusionAttention, SpikeLayer
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.nn import Graph
 
 N = 24
@@ -27,9 +31,15 @@ def _dense(graph, weight):
     return torch.zeros(graph.shape, dtype=weight.dtype).index_put((graph.row.long(), graph.col.long()), weight)
 
 
+def _settings(**given):
+    """Settings of the model with the defaults of its constructor."""
+    defaults = {name: p.default for name, p in inspect.signature(PRAGASpike).parameters.items()}
+    return SpikeSettings(**{field.name: defaults[field.name] for field in fields(SpikeSettings)} | given)
+
+
 def _layer(n_slices=1, **given):
     torch.manual_seed(0)
-    settings = SpikeSettings(**{"n_latent": 16, "n_heads": 4, "layer_scale": 0.5, **given})
+    settings = _settings(**{"n_latent": 16, "n_heads": 4, "layer_scale": 0.5, **given})
     layer = SpikeLayer(settings).double()
     for module in layer.modules():
         if isinstance(module, torch.nn.BatchNorm1d):

@@ -379,12 +379,11 @@ def test_wrong_objects(adata, mdata):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "pragaa"}, "`preset`.*'pragaa'.*'praga'"),
-        ({"preset": "praga", "data_type": "visium"}, "`data_type`.*'visium'.*10x"),
-        ({"preset": "praga", "feature_weights": "similar"}, "`feature_weights`.*Did you mean 'similarity'"),
-        ({"preset": "praga", "standardize": "yes"}, "`standardize`"),
-        ({"preset": "praga", "encoder": "relu"}, "`encoder` is not an argument.*preset='praga'"),
-        ({"feature_weights": "similarity"}, "`feature_weights` is not an argument.*preset=None"),
+        ({"preset": "praga"}, r"no argument `preset`.*stomics_tools\.model\.PRAGA\(adata, data_type=\.\.\.\)"),
+        ({"preset": "enhanced"}, r"no argument `preset`.*train\(max_epochs=1000, lr=1e-4, scheduler='plateau'"),
+        ({"data_type": "10x"}, r"no argument `data_type`.*stomics_tools\.model\.PRAGA\(adata, data_type=\.\.\.\)"),
+        ({"feature_weights": "similarity"}, r"no argument `feature_weights`.*stomics_tools\.model\.PRAGA"),
+        ({"standardize": True}, r"no argument `standardize`.*stomics_tools\.model\.PRAGA"),
         ({"encoder": "spikes"}, "`encoder`.*Did you mean 'spike'"),
         ({"edges": "learned"}, "`edges`.*'inductive'"),
         ({"weight_bits": 1}, "`weight_bits`.*1.*2"),
@@ -407,10 +406,6 @@ def test_wrong_objects(adata, mdata):
         ({"ema_decay": 1.5}, "`ema_decay`"),
         ({"loss_weights": [1, 2, 3]}, "`loss_weights` has 3 values for 2 modalities"),
         ({"loss_weights": {"rna": 1}}, "`loss_weights` names"),
-        (
-            {"preset": "praga", "n_feature_neighbors": 160},
-            "`n_feature_neighbors=160` needs at least 161 spots.*found a slice with 160",
-        ),
         ({"n_spatial_neighbors": 200}, "`n_spatial_neighbors=200`"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import anndata
@@ -172,10 +173,9 @@ def test_history_and_a_second_training(adata):
     assert np.abs(model.get_latent_representation() - before).max() > 0
 
 
-@pytest.mark.parametrize("preset", [None, "enhanced"])
-def test_a_second_training_takes_nothing_from_the_first(adata, monkeypatch, preset):
+def test_a_second_training_takes_nothing_from_the_first(adata, monkeypatch):
     PRAGASpike.setup_anndata(adata, MODALITIES)
-    model, seen = PRAGASpike(adata, preset=preset, n_latent=8), []
+    model, seen = PRAGASpike(adata, n_latent=8), []
     monkeypatch.setattr(model, "_fit", lambda **given: seen.append({**given, **given["train_args"]}))
     given = {"lr": 0.5, "weight_decay": 0.1, "optimizer": "sgd", "patience": 3, "clip_grad": 2.0, "scheduler": "cosine"}
     model.train(3, **given)
@@ -183,11 +183,7 @@ def test_a_second_training_takes_nothing_from_the_first(adata, monkeypatch, pres
     first, second = seen
     assert first["max_epochs"] == 3
     assert {name: first[name] for name in given} == given
-    defaults = {
-        None: (100, 2e-3, 0.0, "adam", None, None, None),
-        "enhanced": (1000, 1e-4, 0.0, "adam", 50, 1.0, "plateau"),
-    }
-    assert tuple(second[name] for name in ("max_epochs", *given)) == defaults[preset]
+    assert tuple(second[name] for name in ("max_epochs", *given)) == (100, 2e-3, 0.0, "adam", None, None, None)
 
 
 def test_a_second_training_goes_on_from_the_weights(adata):
@@ -239,14 +235,24 @@ def test_reordered_modalities_give_the_same(adata):
     np.testing.assert_array_equal(adata.obsm["X_praga_spike"], other.obsm["X_praga_spike"])
 
 
-def test_presets_do_not_beat_arguments(adata):
+def test_defaults_stand_in_the_signature_and_are_recorded(adata):
+    defaults = {name: p.default for name, p in inspect.signature(PRAGASpike).parameters.items()}
+    known = {"n_latent": 64, "n_layers": 1, "n_heads": 8, "n_levels": 5, "weight_bits": 4, "encoder": "spike"}
+    assert {name: defaults[name] for name in known} == known
+    nothing = {name for name, value in defaults.items() if value is None}
+    assert nothing == {"loss_weights", "n_prototypes", "registry"}
+    trained = {name: p.default for name, p in inspect.signature(PRAGASpike.train).parameters.items()}
+    assert (trained["max_epochs"], trained["lr"], trained["optimizer"]) == (100, 2e-3, "adam")
     PRAGASpike.setup_anndata(adata, MODALITIES)
-    model = PRAGASpike(adata, preset="praga", data_type="epigenome", n_prototypes=3)
-    assert model._settings.n_prototypes == 3
-    assert model._settings.max_epochs == 300
-    assert model._method.loss_weights == [10.0, 1.0]  # protein, rna: by name, the first of setup is rna
-    named = PRAGASpike(adata, preset="praga", loss_weights={"protein": 2.0, "rna": 7.0})
-    assert named._method.loss_weights == [2.0, 7.0]
+    model = PRAGASpike(adata)
+    for name, value in model._arguments().items():
+        assert value == (list(defaults[name]) if isinstance(defaults[name], tuple) else defaults[name])
+
+
+def test_weights_of_modalities(adata):
+    PRAGASpike.setup_anndata(adata, MODALITIES)
+    for given, found in ((None, [1.0, 1.0]), ([7, 2], [2.0, 7.0]), ({"protein": 2.0, "rna": 7.0}, [2.0, 7.0])):
+        assert PRAGASpike(adata, loss_weights=given)._loss_weights == found
 
 
 def test_a_saved_model_is_plain(adata, tmp_path):

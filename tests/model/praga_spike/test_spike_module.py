@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
+from stomics_tools.model import PRAGASpike
 from stomics_tools.model.praga_spike import _layers
-from stomics_tools.model.praga_spike._presets import resolve
-from stomics_tools.model.praga_spike._settings import PragaSettings
+from stomics_tools.model.praga_spike._inputs import prepare
+from stomics_tools.model.praga_spike._outputs import make_module
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.model.praga_spike._signal import find_signal
 from stomics_tools.model.praga_spike._spike_module import SpikeModule
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
-from stomics_tools.model.praga_spike._spiking import Spiking
 from stomics_tools.nn import QuantLinear, mean_bits
 
 SIDE = 12
@@ -36,18 +37,23 @@ def spots(spots_of, grid):
     return spots_of(_values(xy), xy)
 
 
+def _settings(**given):
+    """Settings of the model with the defaults of its constructor."""
+    defaults = {name: p.default for name, p in inspect.signature(PRAGASpike).parameters.items()}
+    return SpikeSettings(**{field.name: defaults[field.name] for field in fields(SpikeSettings)} | given)
+
+
 def _fresh(spots, n_steps=0, double=True, **given):
     """A module of a seed, trained for some steps, and its tissue."""
-    settings = SpikeSettings(**{**SMALL, **given})
-    spiking = Spiking(settings, sorted(spots.modalities), [1.0] * len(spots.modalities))
+    settings = _settings(**{**SMALL, **given})
     torch.manual_seed(0)
-    tissue = spiking.prepare(spots, None, True)
-    module = spiking.make_module(tissue)
+    tissue = prepare(spots, settings)
+    module = make_module(tissue, [1.0] * len(spots.modalities), settings)
     if double:
         tissue = _double(tissue)
         module = module.double()
     _train(module, tissue, n_steps)
-    return spiking, module, tissue
+    return settings, module, tissue
 
 
 def _double(tissue):
@@ -65,7 +71,7 @@ def _train(module, tissue, n_steps, lr=0.03):
     module.train()
     for _ in range(n_steps):
         optimizer.zero_grad()
-        module.losses(tissue)["train_loss"].backward()
+        module.loss(tissue)["train_loss"].backward()
         optimizer.step()
     return module
 
@@ -96,7 +102,7 @@ def test_spots_held_out_teach_nothing(spots):
     targets = []
     module._prediction_error = lambda _, predicted, rows: targets.append(rows) or predicted.sum()
     for _ in range(30):
-        module.losses(tissue)
+        module.loss(tissue)
     taught = torch.cat(targets).unique()
     assert torch.equal(taught, (~held).nonzero()[:, 0])
     assert not _fresh(spots, n_layers=0)[1]._held_out(tissue).any()
@@ -199,7 +205,7 @@ def test_hidden_values_reach_the_loss_as_targets_alone(spots, given):
     with torch.no_grad():
         predicted = module.encode(tissue, visible).predicted
         module.train()
-        found = twin.train().losses(other)["reconstruction_loss"]
+        found = twin.train().loss(other)["reconstruction_loss"]
     hidden = hidden[~module._held_out(tissue)[hidden]]
     errors = [
         (predicted[hidden] @ d - x[hidden]).square().mean() for d, x in zip(module.decoders, other.values, strict=True)
@@ -317,7 +323,7 @@ def test_every_epoch_hides_other_spots(spots):
     original = module._hide
     module._hide = lambda tissue, draw: seen.append(draw) or original(tissue, draw)
     for _ in range(3):
-        module.losses(tissue)
+        module.loss(tissue)
     assert seen == [0, 1, 2]
     assert int(module.n_epochs) == 3
 
@@ -395,7 +401,7 @@ def test_values_made_again_equal_those_kept(monkeypatch, spots, given):
     for limit in (10_000, 0):
         monkeypatch.setattr(_layers, "_MAX_KEPT", limit)
         _, module, tissue = _fresh(spots, 2, **given)
-        losses = module.train().losses(tissue)
+        losses = module.train().loss(tissue)
         losses["train_loss"].backward()
         grads = {f"gradient {name}": p.grad for name, p in module.named_parameters()}
         state = {name: x for name, x in module.state_dict().items() if "num_batches" not in name}
@@ -414,63 +420,17 @@ def test_one_slice_does_not_see_the_other(spots_of, grid, given):
     xy = grid(SIDE)
     batch = (xy[:, 1] >= 5).astype(np.int64)
     spots = spots_of(_values(xy), xy, batch=batch)
-    spiking, module, tissue = _fresh(spots, 6, double=False, **given)
+    settings, module, tissue = _fresh(spots, 6, double=False, **given)
     module.finish(tissue)
     changed = _values(xy)
     for x in changed.values():
         x[batch == 1] = x[batch == 1][::-1] * 2 + 1
-    other = spiking.prepare(spots_of(changed, xy, batch=batch), module, False)
-    tissue = spiking.prepare(spots, module, False)
+    other = prepare(spots_of(changed, xy, batch=batch), settings, module)
+    tissue = prepare(spots, settings, module)
     first = slice(0, int(tissue.segments[1]))
     a, b = (_latent(module, t, free_edges=False) for t in (tissue, other))
     assert not torch.equal(a, b)
     assert torch.equal(a[first], b[first])
-
-
-# ---------------------------------------------------------------------- presets
-
-
-def test_default_and_enhanced_presets():
-    assert resolve(None, "10x") == SpikeSettings()
-    enhanced = resolve("enhanced", "10x")
-    assert isinstance(enhanced, SpikeSettings)
-    assert (enhanced.n_heads, enhanced.n_latent, enhanced.lr, enhanced.max_epochs) == (8, 64, 1e-4, 1000)
-    assert (enhanced.patience, enhanced.scheduler) == (50, "plateau")
-    assert enhanced.clip_grad > 0
-    assert enhanced.encoder == "spike"
-    assert resolve("enhanced", "spots", lr=None, patience=7) == replace(enhanced, patience=7)
-
-
-@pytest.mark.parametrize(
-    ("data_type", "epochs", "k", "lr", "decay", "weights"),
-    [
-        ("10x", 30, 3, 0.01, 5e-3, (5, 5)),
-        ("spots", 200, 3, 0.01, 5e-3, (5, 5)),
-        ("stereo", 300, 6, 0.01, 5e-2, (5, 5)),
-        ("epigenome", 300, 6, 0.01, 5e-2, (1, 10)),
-        ("simulation", 200, 3, 0.001, 2e-2, (1, 3)),
-    ],
-)
-def test_published_preset(data_type, epochs, k, lr, decay, weights):
-    found = resolve("praga", data_type)
-    assert isinstance(found, PragaSettings)
-    assert (found.max_epochs, found.n_spatial_neighbors, found.lr, found.weight_decay) == (epochs, k, lr, decay)
-    assert found.loss_weights == weights
-    assert found.n_latent == (128 if data_type == "simulation" else 64)
-    assert found.optimizer == "sgd"
-    assert resolve("praga", data_type, max_epochs=3).max_epochs == 3
-
-
-def test_unknown_arguments_and_presets_are_named():
-    with pytest.raises(ValueError, match="`n_heads` is not an argument of the model of `preset='praga'`"):
-        resolve("praga", "10x", n_heads=4)
-    with pytest.raises(ValueError, match="`feature_weights`"):
-        resolve(None, "10x", feature_weights="distance")
-    assert resolve("praga", "10x", n_heads=None) == resolve("praga", "10x")
-    with pytest.raises(ValueError, match="`preset`"):
-        resolve("fast", "10x")
-    with pytest.raises(ValueError, match="`data_type`"):
-        resolve("praga", "visium")
 
 
 def test_scattered_missing_values_are_not_taken_for_noise(spots_of, grid):
@@ -483,11 +443,11 @@ def test_scattered_missing_values_are_not_taken_for_noise(spots_of, grid):
     gains = []
     for share in (0.0, 0.3):
         spots = spots_of(arrays, xy, missing={"b": rng.random(len(xy)) < share})
-        method = Spiking(SpikeSettings(n_latent=8, n_layers=0), ["a", "b"], [1.0, 1.0])
-        tissue = method.prepare(spots, None, False)
+        settings = _settings(n_latent=8, n_layers=0)
+        tissue = prepare(spots, settings)
         torch.manual_seed(0)
-        module = method.make_module(tissue).eval()
-        method.finish(module, tissue)
+        module = make_module(tissue, [1.0, 1.0], settings).eval()
+        module.finish(tissue)
         gains.append(module.gain[:3])
     assert gains[0].min() > 0.8
     assert gains[1].min() > 0.6

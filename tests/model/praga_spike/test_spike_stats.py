@@ -127,7 +127,7 @@ def test_of_other_data(adata):
 
 
 def test_without_attention_or_fusion(adata):
-    given = {"use_attention": False, "n_heads": None, "use_fusion": False, "n_feature_neighbors": None}
+    given = {"use_attention": False, "n_heads": 8, "use_fusion": False, "n_feature_neighbors": 20}
     table = _trained(adata, edges="uniform", **given).spike_stats()
     assert not [name for name in table.index if "attention" in name]
     assert (table.loc[["edges", "fusion"], "macs"] == 0).all()
@@ -138,8 +138,8 @@ def test_without_attention_or_fusion(adata):
     ("arguments", "reason"),
     [
         ({"encoder": "relu"}, "encoder='relu'.*no spikes"),
-        ({"encoder": "linear", "n_heads": None}, "encoder='linear'.*no spikes"),
-        ({"n_layers": 0, "n_heads": None}, "n_layers=0.*no spikes"),
+        ({"encoder": "linear", "n_heads": 8}, "encoder='linear'.*no spikes"),
+        ({"n_layers": 0, "n_heads": 8}, "n_layers=0.*no spikes"),
     ],
 )
 def test_no_spikes(adata, arguments, reason):
@@ -147,11 +147,7 @@ def test_no_spikes(adata, arguments, reason):
         _trained(adata, **arguments).spike_stats()
 
 
-def test_not_of_the_published_model_nor_before_training(adata):
+def test_not_before_training(adata):
     PRAGASpike.setup_anndata(adata, MODALITIES)
     with pytest.raises(RuntimeError, match="not trained"):
         PRAGASpike(adata).spike_stats()
-    model = PRAGASpike(adata, preset="praga", n_latent=8, n_prototypes=4)
-    model.train(2, **QUIET)
-    with pytest.raises(ValueError, match="preset='praga'"):
-        model.spike_stats()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stomics_tools.model import PRAGASpike
 from stomics_tools.model.praga_spike import _layers
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
-from stomics_tools.model.praga_spike._spiking import Spiking
+from stomics_tools.model.praga_spike._inputs import prepare
+from stomics_tools.model.praga_spike._outputs import make_module
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.model.praga_spike._step_layers import StepLayer
 from stomics_tools.nn import Graph, LIFNode
 
@@ -40,10 +42,16 @@ def _ring(n):
     return Graph(torch.arange(0, 2 * n + 1, 2), near.flatten())
 
 
+def _settings(**given):
+    """Settings of the model with the defaults of its constructor."""
+    defaults = {name: p.default for name, p in inspect.signature(PRAGASpike).parameters.items()}
+    return SpikeSettings(**{field.name: defaults[field.name] for field in fields(SpikeSettings)} | given)
+
+
 def _layer(n, **given):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        settings = SpikeSettings(n_latent=8, n_heads=2, encoder="spikformer", layer_scale=0.5, **given)
+        settings = _settings(n_latent=8, n_heads=2, encoder="spikformer", layer_scale=0.5, **given)
         layer = StepLayer(settings).double()
         for name, parameter in layer.named_parameters():
             if name.endswith("norm.weight"):
@@ -158,18 +166,17 @@ def _values(xy):
 
 
 def _trained(spots, n_steps=4, **given):
-    settings = SpikeSettings(
+    settings = _settings(
         **{**SMALL, "encoder": "spikformer", "n_spatial_neighbors": 4, "layer_scale": 0.3, "n_layers": 2, **given}
     )
-    spiking = Spiking(settings, sorted(spots.modalities), [1.0, 1.0])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tissue = spiking.prepare(spots, None, True)
-        module = spiking.make_module(tissue)
+        tissue = prepare(spots, settings)
+        module = make_module(tissue, [1.0, 1.0], settings)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
     for _ in range(n_steps):
         optimizer.zero_grad()
-        module.losses(tissue)["train_loss"].backward()
+        module.loss(tissue)["train_loss"].backward()
         optimizer.step()
     return module, tissue
 
@@ -215,7 +222,7 @@ def test_values_made_again_equal_those_kept(monkeypatch, spots):
         monkeypatch.setattr(_layers, "_MAX_KEPT", limit)
         module, tissue = _trained(spots, 2)
         module.zero_grad()
-        losses = module.losses(tissue)
+        losses = module.loss(tissue)
         losses["train_loss"].backward()
         grads = {f"gradient {name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
         state = {name: x for name, x in module.state_dict().items() if "num_batches" not in name}
@@ -244,7 +251,7 @@ def test_one_slice_does_not_see_the_other(spots):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"n_layers": 2, "n_steps": 2}, {"use_attention": False, "n_heads": None, "weight_bits": "learned"}]
+    "given", [{}, {"n_layers": 2, "n_steps": 2}, {"use_attention": False, "n_heads": 8, "weight_bits": "learned"}]
 )
 def test_trains(adata, given):
     model = _model(adata, epochs=50, layer_scale=0.5, **given)
@@ -293,7 +300,7 @@ def test_new_data(adata):
     np.testing.assert_allclose(model.get_latent_representation(half[order].copy()), latent[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("given", [{}, {"n_layers": 2, "use_attention": False, "n_heads": None}])
+@pytest.mark.parametrize("given", [{}, {"n_layers": 2, "use_attention": False, "n_heads": 8}])
 def test_quantize(tmp_path, adata, given):
     model = _model(adata, epochs=20, **given)
     table = model.quantize(n_repeats=2)
@@ -349,9 +356,3 @@ def test_bad_arguments(adata, arguments, message):
     PRAGASpike.setup_anndata(adata, MODALITIES)
     with pytest.raises(ValueError, match=message):
         PRAGASpike(adata, **{**SMALL, "encoder": "spikformer", **arguments})
-
-
-def test_not_of_the_published_model(adata):
-    PRAGASpike.setup_anndata(adata, MODALITIES)
-    with pytest.raises(ValueError, match="`n_steps` is not an argument of the model of `preset='praga'`"):
-        PRAGASpike(adata, preset="praga", n_steps=2)

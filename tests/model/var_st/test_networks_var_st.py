@@ -63,14 +63,14 @@ def test_stage_two_leaves_stage_one_and_folds_apart(make_networks: Make) -> None
     batch = example(networks)
     before = {name: value.clone() for name, value in networks.stage1.state_dict().items()}
     stage = Stage2(networks).train()
-    stage.losses(batch)["code_loss"].backward()
+    stage.loss(batch)["code_loss"].backward()
     assert all(p.grad is None for p in networks.mean.parameters())
     assert all(p.grad is None for p in networks.stage1.parameters())
     trained = (networks.transformer, networks.condition, networks.expected)
     assert all(p.grad is not None and p.grad.any() for part in trained for p in part.parameters())
     for name, value in networks.stage1.state_dict().items():
         assert torch.equal(value, before[name])
-    losses = stage.losses(batch)
+    losses = stage.loss(batch)
     assert losses["train_loss"].item() == pytest.approx((losses["mean_loss"] + losses["code_loss"]).item())
 
 

@@ -191,7 +191,7 @@ def test_values_that_were_not_measured_influence_nothing(make_networks: Make, li
     for hidden in (0.0, 1e3):
         values = torch.where(measured == 0, hidden, x).requires_grad_()
         torch.manual_seed(1)
-        losses = networks.stage1.losses(values, measured, counts, hide=0.5)
+        losses = networks.stage1.loss(values, measured, counts, hide=0.5)
         losses["train_loss"].backward()
         assert values.grad is not None
         assert not values.grad[measured == 0].any()
@@ -228,7 +228,7 @@ def test_losses_reach_every_weight(make_networks: Make) -> None:
         stage1 = make_networks(likelihood=likelihood, quantizer="vq").stage1.train()
         x, measured = profiles(64)
         counts = torch.randint(30, (64, 9)) * measured
-        stage1.losses(x, measured, counts, hide=0.5)["train_loss"].backward()
+        stage1.loss(x, measured, counts, hide=0.5)["train_loss"].backward()
         without = [name for name, p in stage1.named_parameters() if p.grad is None or not p.grad.any()]
         assert without == []
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from torch import Tensor, nn
+from torch import Tensor
 
 from stomics_tools import _validate
 from stomics_tools._params import plain_arguments
 from stomics_tools.data import Spots, SpotsSpec
-from stomics_tools.model._full_graph import FullGraphModel, restored
+from stomics_tools.model._full_graph import FullGraphModel, optimizer_arguments, restored
 from stomics_tools.model._outputs import Outputs, chosen_features
 from stomics_tools.model.graphst._genes import N_TOP_GENES, choose
 from stomics_tools.model.graphst._inputs import Inputs, check_sizes, prepare
@@ -100,7 +99,6 @@ class GraphST(FullGraphModel):
 
     _key = "graphst"
     module: GraphSTModule
-    _optimizer: dict[str, Any]
 
     def __init__(
         self,
@@ -268,10 +266,7 @@ class GraphST(FullGraphModel):
         FloatingPointError
             If the loss is not finite any more.
         """
-        optimizer = {
-            "lr": _validate.check_number(lr, argument="lr", low=0, open_low=True),
-            "weight_decay": _validate.check_number(weight_decay, argument="weight_decay", low=0),
-        }
+        optimizer = optimizer_arguments(lr=lr, weight_decay=weight_decay)
         self._fit(
             max_epochs=self._settings.max_epochs if max_epochs is None else max_epochs,
             seed=seed,
@@ -388,9 +383,6 @@ class GraphST(FullGraphModel):
 
     def _module_of(self, tensors: Mapping[str, Tensor]) -> GraphSTModule:
         return GraphSTModule(tensors["center"], tensors["scale"], self._settings)
-
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, **self._optimizer)
 
     def _finish(self, module: GraphSTModule, inputs: Inputs) -> None:  # type: ignore[override]
         if self._settings.orient:

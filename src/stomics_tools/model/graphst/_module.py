@@ -60,7 +60,7 @@ class GraphSTModule(nn.Module):
         """Weights of the decoder, ``(n_latent, n_genes)``."""
         return self.encoder.T if self.decoder is None else self.decoder
 
-    def losses(self, inputs: Inputs) -> dict[str, Tensor]:
+    def loss(self, inputs: Inputs) -> dict[str, Tensor]:
         """Losses of one training step."""
         s = self.settings
         encoded, against = self._products(inputs.values)

@@ -170,7 +170,7 @@ class MaskedDiffusionModule(nn.Module):
 
     # --------------------------------------------------------------- training
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch of :class:`~stomics_tools.model.masked_diffusion._windows.Windows`.
 
         Where residuals are learnt, cells of the fold `HELD_OUT` are seen among the others and asked for nothing.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from stomics_tools.model.praga_spike._layers import MembraneLayer, SpikeLayer
-from stomics_tools.model.praga_spike._spike_settings import ADDED_ENCODERS, Encoder, SpikeSettings
+from stomics_tools.model.praga_spike._settings import ADDED_ENCODERS, Encoder, SpikeSettings
 from stomics_tools.model.praga_spike._step_layers import StepLayer
 
 

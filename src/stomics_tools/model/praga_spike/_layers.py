@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.nn import Graph, Multispike, QuantLinear, RepLinear, SpikeAttention
 
 _MAX_KEPT = 30_000

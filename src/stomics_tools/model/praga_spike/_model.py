@@ -3,54 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from torch import Tensor
 
-from stomics_tools import _validate
-from stomics_tools._params import plain_arguments
-from stomics_tools.model.praga_spike._after_training import AfterTraining
-from stomics_tools.model.praga_spike._compress import is_packed
-from stomics_tools.model.praga_spike._presets import resolve
-from stomics_tools.model.praga_spike._published import Published
-from stomics_tools.model.praga_spike._settings import FeatureWeights, Optimizer, PragaSettings
-from stomics_tools.model.praga_spike._spike_settings import Edges, Encoder, SpikeSettings, WeightBits
-from stomics_tools.model.praga_spike._spiking import Spiking
+from stomics_tools import _keys, _validate
+from stomics_tools._params import given_arguments, plain_arguments
+from stomics_tools.data import Spots
+from stomics_tools.model._full_graph import optimizer_arguments
+from stomics_tools.model._modalities import ModalitiesModel, check_ready_graphs, weights_by_name
+from stomics_tools.model._outputs import Outputs
+from stomics_tools.model.praga_spike import _outputs as results
+from stomics_tools.model.praga_spike._compress import is_packed, quantize
+from stomics_tools.model.praga_spike._inputs import check_sizes, prepare
+from stomics_tools.model.praga_spike._settings import EFFECTS, Edges, Encoder, Optimizer, SpikeSettings, WeightBits
+from stomics_tools.model.praga_spike._spike_module import SpikeModule
+from stomics_tools.model.praga_spike._spike_stats import spike_stats
+from stomics_tools.model.praga_spike._tissue import Tissue
 from stomics_tools.train import Scheduler
 
 
-class PRAGASpike(AfterTraining):
+class PRAGASpike(ModalitiesModel):
     """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
 
     The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
     from itself, and so learns which neighbours and modalities tell of the tissue. Directions in feature space are those
     of a closed-form solution (canonical correlation of spots and neighbours); graphs, fusion and layers begin there and
-    are trained, and the layers count as far as they help on spots held out (:attr:`layer_share`). In the end each spot's prediction is corrected by its own values, to the degree that these
-    are signal. All arrays are sparse or linear in the number of spots.
+    are trained, and the layers count as far as they help on spots held out (:attr:`layer_share`). In the end each spot's
+    prediction is corrected by its own values, to the degree that these are signal. All arrays are sparse or linear in
+    the number of spots.
 
     Parameters
     ----------
     adata
         AnnData or MuData after :meth:`setup_anndata` or :meth:`setup_mudata`.
-    preset
-        None; ``"enhanced"``, the same with the published settings of training (1,000 epochs of learning rate 1e-4,
-        plateau schedule, patience 50, gradient clipping); or ``"praga"``, the published PRAGA with its settings for
-        `data_type`, exactly.
-    data_type
-        Technology whose published settings ``preset="praga"`` takes: ``"10x"``, ``"spots"``, ``"stereo"``,
-        ``"epigenome"`` or ``"simulation"``.
     n_latent
-        Dimensions of the latent representation. The default model orders them by spatial signal; those beyond the
-        number of directions with signal are zero.
+        Dimensions of the latent representation, ordered by spatial signal; those beyond the number of directions with
+        signal are zero.
     n_spatial_neighbors
         Nearest spots of the spatial graph.
     n_feature_neighbors
-        Spots of each feature graph: those with the most similar neighbourhoods, 0 for none; of ``preset="praga"`` the
-        most similar spots themselves.
+        Spots of each feature graph: those with the most similar neighbourhoods, 0 for none.
     n_hops
         Steps in the spatial graph over which a spot is predicted.
     edges
@@ -66,57 +65,34 @@ class PRAGASpike(AfterTraining):
         thousand spots they earn next to nothing, see :attr:`layer_share`.
     n_heads
         Heads of the attention.
-    n_levels
-        Levels of a spike; not of ``encoder="spikformer"``, where a neuron fires or does not.
-    n_steps
-        Time steps of ``encoder="spikformer"``, 4 by default.
-    use_attention
-        Attention over all spots of a slice beside the graph aggregation; a linear encoder has none.
-    attention_windows
-        Spatial scales among which the heads are divided: None for the slice, or a number of spots. Not of
-        ``encoder="spikformer"``, whose heads attend to the slice.
-    weight_bits
-        Bits of a weight of the layers: 2 to 8, ``"learned"`` for each layer, or ``"float"``.
-    bit_budget
-        Mean bits of a weight that ``weight_bits="learned"`` may spend.
+    n_levels, n_steps
+        Levels of a spike; time steps of ``encoder="spikformer"``, where a neuron fires or does not.
+    use_attention, attention_windows
+        Attention over all spots of a slice beside the graph aggregation, which a linear encoder has not; spatial scales
+        among which its heads are divided: None for the slice (as all of ``encoder="spikformer"``), or a number of spots.
+    weight_bits, bit_budget
+        Bits of a weight of the layers: 2 to 8, ``"float"``, or ``"learned"`` for each layer, within a mean budget.
     reparameterize
         Two linear maps a layer in training, which :meth:`quantize` folds into one. Not of ``encoder="spikformer"``.
     use_fusion
         Attention over graphs and modalities; without it there are no feature graphs, and modalities weigh the same.
     signal_threshold
         Least correlation of a spot and its neighbours along a direction that is kept.
-    hidden_share
-        Share of the spots that is hidden and predicted in each epoch.
-    layer_scale
-        Share of a layer's outcome that is added to the membrane, at the beginning.
+    hidden_share, layer_scale
+        Share of the spots that is hidden and predicted in each epoch; share of a layer's outcome that is added to the
+        membrane, at the beginning.
     loss_weights
-        Weight of the reconstruction of each modality: by name, or in the order of the modalities of setup.
-    homogeneity_weight
-        Weight of the distance between the learned graphs and their running means.
-    ema_decay
-        Decay of that running mean, an epoch.
-    prototype_weight
-        Weight of the prototype contrastive loss; 0 turns it off.
-    n_prototypes
-        Number of prototypes; by default it is found, and of ``preset="praga"`` the published one.
-    prototype_start
-        First epoch of the prototype loss.
-    prototype_every
-        Epochs between two estimations of the prototypes.
-    temperature
-        Of the contrastive loss.
+        Weight of the prediction of each modality, by name or in the order of setup; by default 1 each.
+    homogeneity_weight, ema_decay
+        Weight of the distance between the learned graphs and their running means, and decay of these in an epoch.
+    prototype_weight, temperature
+        Weight of the prototype contrastive loss, 0 turns it off; and its temperature.
+    n_prototypes, prototype_start, prototype_every
+        Number of prototypes (by default it is found), first epoch of their loss, and epochs between two estimations.
     distill_weight
         Weight of the difference to the model of ``train(distill_from=)``.
-    feature_weights
-        Of ``preset="praga"``: edge weights that the feature graphs start from, ``"similarity"``, ``"distance"`` or
-        ``"connectivity"``.
-    standardize
-        Of ``preset="praga"``: center every feature and scale each modality as a whole to unit variance, as the default
-        model always does.
     registry
         Record of setup of a saved model, see :meth:`load`.
-
-    Arguments that are None take the value of the preset.
 
     Examples
     --------
@@ -131,82 +107,69 @@ class PRAGASpike(AfterTraining):
 
     Notes
     -----
-    Sources: PRAGA, arXiv 2409.12728, and the code published with it; QSD-Transformer (Qiu et al., 2025) for the
-    spike-driven layers; Spikformer (Zhou et al., 2023) for ``encoder="spikformer"``; blind-spot prediction after
-    Noise2Void (Krull et al., 2019).
+    Sources: :class:`~stomics_tools.model.PRAGA`; QSD-Transformer (Qiu et al., 2025) for the spike-driven layers; Spikformer
+    (Zhou et al., 2023) for ``encoder="spikformer"``; blind-spot prediction after Noise2Void (Krull et al., 2019).
     """
 
-    _key = "praga_spike"
+    _key = _keys.PRAGA_SPIKE
+    module: SpikeModule
+    _teacher: dict[str, np.ndarray] | None = None
 
     def __init__(
         self,
         adata: AnnData | MuData | None,
         *,
-        preset: str | None = None,
-        data_type: str = "10x",
-        n_latent: int | None = None,
-        n_spatial_neighbors: int | None = None,
-        n_feature_neighbors: int | None = None,
-        n_hops: int | None = None,
-        edges: Edges | None = None,
-        encoder: Encoder | None = None,
-        n_layers: int | None = None,
-        n_heads: int | None = None,
-        n_levels: int | None = None,
-        n_steps: int | None = None,
-        use_attention: bool | None = None,
-        attention_windows: Sequence[int | None] | None = None,
-        weight_bits: WeightBits | None = None,
-        bit_budget: float | None = None,
-        reparameterize: bool | None = None,
-        use_fusion: bool | None = None,
-        signal_threshold: float | None = None,
-        hidden_share: float | None = None,
-        layer_scale: float | None = None,
+        n_latent: int = 64,
+        n_spatial_neighbors: int = 6,
+        n_feature_neighbors: int = 20,
+        n_hops: int = 3,
+        edges: Edges = "inductive",
+        encoder: Encoder | str = "spike",
+        n_layers: int = 1,
+        n_heads: int = 8,
+        n_levels: int = 5,
+        n_steps: int = 4,
+        use_attention: bool = True,
+        attention_windows: Sequence[int | None] = (None,),
+        weight_bits: WeightBits = 4,
+        bit_budget: float = 4.0,
+        reparameterize: bool = False,
+        use_fusion: bool = True,
+        signal_threshold: float = 0.1,
+        hidden_share: float = 0.25,
+        layer_scale: float = 0.01,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
-        homogeneity_weight: float | None = None,
-        ema_decay: float | None = None,
-        prototype_weight: float | None = None,
+        homogeneity_weight: float = 0.1,
+        ema_decay: float = 0.9,
+        prototype_weight: float = 0.0,
         n_prototypes: int | None = None,
-        prototype_start: int | None = None,
-        prototype_every: int | None = None,
-        temperature: float | None = None,
-        distill_weight: float | None = None,
-        feature_weights: FeatureWeights | None = None,
-        standardize: bool | None = None,
+        prototype_start: int = 50,
+        prototype_every: int = 25,
+        temperature: float = 2.0,
+        distill_weight: float = 1.0,
         registry: dict[str, Any] | None = None,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__(adata, registry)
-        names = list(self._spec.modalities)
-        if loss_weights is not None:
-            arguments["loss_weights"] = _in_order(arguments["loss_weights"], names)
-        if attention_windows is not None:
-            arguments["attention_windows"] = tuple(arguments["attention_windows"])
-        self._init_arguments = {k: v for k, v in arguments.items() if v is not None}
-        self._settings = resolve(**arguments)
-        _validate.check_effects(
-            {**arguments, "feature_graph_keys": self._spec.feature_graph_keys},
-            (self._spec, self._settings),
-            _GRAPH_EFFECTS,
-        )
-        weights = {name: self._settings.weight_of(i) for i, name in enumerate(names)}
-        kind = Published if isinstance(self._settings, PragaSettings) else Spiking
-        self._method = kind(self._settings, sorted(names), [weights[n] for n in sorted(names)])  # type: ignore[arg-type]
+        self._init_arguments, self._given = arguments, given_arguments(PRAGASpike.__init__, arguments)
+        settings = {field.name: arguments[field.name] for field in fields(SpikeSettings)}
+        self._settings = SpikeSettings(**{**settings, "attention_windows": tuple(attention_windows)})
+        weights = weights_by_name(arguments["loss_weights"], list(self._spec.modalities))
+        self._loss_weights = [weight for _, weight in sorted(weights.items())]
+        _validate.check_effects(self._given, self._settings, EFFECTS)
+        check_ready_graphs(self._given, self._spec, feature_graphs=self._settings.feature_graphs)
         if self.adata is not None:
-            self._method.check_sizes(self._read(None))
-        self._model_summary_string = (
-            f"PRAGASpike with modalities {names}, n_latent: {self._settings.n_latent}, preset: {preset}"
-        )
+            check_sizes(self._read(None), self._settings)
+        self._model_summary_string = f"PRAGASpike with modalities {list(weights)}, n_latent: {n_latent}"
         self.init_params_ = self._get_init_params(locals())
 
     def train(
         self,
-        max_epochs: int | None = None,
+        max_epochs: int = 100,
         *,
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        optimizer: Optimizer | None = None,
+        lr: float = 2e-3,
+        weight_decay: float = 0.0,
+        optimizer: Optimizer = "adam",
         patience: int | None = None,
         early_stopping: bool | None = None,
         early_stopping_patience: int | None = None,
@@ -219,48 +182,36 @@ class PRAGASpike(AfterTraining):
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int = 10,
         ckpt_path: str | Path | None = None,
-        key_added: str | None = "praga_spike",
+        key_added: str | None = _keys.PRAGA_SPIKE,
         **trainer_kwargs: Any,
     ) -> None:
         """Train on all spots at once, then write the results into the object of setup.
 
-        The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are,
-        with a new optimiser and, for what it does not name, the settings of the preset: not those of the first. No random state outside of the model is touched.
+        The weights of an untrained model are drawn from `seed`; a second call goes on from the weights there are, with a
+        new optimiser and the defaults for what it does not name. No random state outside of the model is touched.
 
         Parameters
         ----------
-        max_epochs
-            Steps of the optimiser; by default, as for the three that follow, the value of the preset.
-        lr
-            Learning rate.
-        weight_decay
-            L2 penalty.
+        max_epochs, lr, weight_decay
+            Steps of the optimiser, learning rate and L2 penalty.
         optimizer
-            ``"sgd"`` (momentum 0.9) or ``"adam"``.
-        patience
-            Stop when the training loss has not fallen for so many epochs.
-        early_stopping, early_stopping_patience
-            The same in the words of scvi-tools: True is a `patience` of 45 epochs, or of `early_stopping_patience`; False
-            turns the one of a preset off.
-        clip_grad
-            Largest norm of the gradient.
-        scheduler
-            ``"cosine"`` or ``"plateau"`` (on the training loss).
+            ``"adam"`` or ``"sgd"`` (momentum 0.9).
+        patience, early_stopping, early_stopping_patience
+            Stop when the training loss has not fallen for so many epochs; the same in the words of scvi-tools, where True
+            is a `patience` of 45 epochs, or of `early_stopping_patience`.
+        clip_grad, scheduler
+            Largest norm of the gradient; ``"cosine"`` or ``"plateau"`` (on the training loss).
         distill_from
             A trained model of the same data, for example a wide one in floating point, whose denoised modalities this
-            one learns to predict as well (not with ``preset="praga"``).
+            one learns to predict as well.
         seed
-            Of weights and training, by default that of ``scvi.settings`` or 0: the same seed, machine and versions give the same bits on a CPU.
-        accelerator
-            ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``.
-        devices
-            Which device, see Lightning; several are refused, since each would do the same work.
-        checkpoint_dir
-            Folder for ``last.ckpt``, written every `checkpoint_every` epochs.
-        checkpoint_every
-            Epochs between two checkpoints.
-        ckpt_path
-            Checkpoint (or its folder) to go on from, to the result of an uninterrupted run.
+            By default that of ``scvi.settings`` or 0: the same seed, machine and versions give the same bits on a CPU.
+        accelerator, devices
+            ``"auto"`` (CUDA where there is one, else CPU), ``"cpu"``, ``"gpu"``, ``"mps"``; and which device, see Lightning.
+            Several are refused, since each would do the same work.
+        checkpoint_dir, checkpoint_every, ckpt_path
+            Folder for ``last.ckpt``, and the epochs from one to the next; checkpoint (or its folder) to go on from, to the
+            result of an uninterrupted run.
         key_added
             Name of the results, see :meth:`write_results`; None writes none.
         trainer_kwargs
@@ -269,86 +220,181 @@ class PRAGASpike(AfterTraining):
 
         Raises
         ------
-        FloatingPointError
-            If the loss is not finite any more.
-        RuntimeError
-            If the model was quantized.
+        FloatingPointError, RuntimeError
+            If the loss is not finite any more; if the model was quantized.
         """
         if self.is_trained_ and is_packed(self.module):
             raise RuntimeError(
                 "This model was quantized for inference and cannot be trained. Make a new one, or load one that was "
                 "saved before `quantize()`."
             )
-        if distill_from is None and self._init_arguments.get("distill_weight") and not self.is_trained_:
-            raise ValueError(
-                "`distill_weight` has no effect without a teacher. Give `train(distill_from=)`, or leave it out."
-            )
-        patience = self._patience(patience, early_stopping, early_stopping_patience)
-        settings = self._settings.replaced(
-            max_epochs=None if max_epochs is None else _validate.check_whole(max_epochs, argument="max_epochs"),
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            patience=patience,
+        if distill_from is None and self._given.get("distill_weight") and not self.is_trained_:
+            raise ValueError("`distill_weight` has no effect without a teacher. Give `distill_from=`, or leave it out.")
+        if distill_from is not None and not (isinstance(distill_from, PRAGASpike) and distill_from.is_trained_):
+            raise ValueError("`distill_from` must be a trained PRAGASpike.")
+        made = optimizer_arguments(lr=lr, weight_decay=weight_decay, optimizer=optimizer)
+        targets = None if distill_from is None else distill_from.get_denoised(self.adata)
+        self._fit(
+            max_epochs=max_epochs,
+            seed=seed,
+            patience=self._patience(patience, early_stopping, early_stopping_patience),
             clip_grad=clip_grad,
             scheduler=scheduler,
-        )
-        if early_stopping is False:
-            settings = replace(settings, patience=None)
-        how = {name: getattr(settings, name) for name in ("lr", "weight_decay", "optimizer")}
-        self._fit(
-            max_epochs=settings.max_epochs,
-            seed=seed,
-            patience=settings.patience,
-            clip_grad=settings.clip_grad,
-            scheduler=settings.scheduler,
             accelerator=accelerator,
             devices=devices,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
             ckpt_path=ckpt_path,
             key_added=key_added,
-            train_args=how,
-            attributes={"_optimizer": how, "_teacher": self._targets_of(distill_from)},
+            train_args=made,
+            attributes={"_optimizer": made, "_teacher": targets},
             **trainer_kwargs,
         )
 
-    # ------------------------------------------------- what the base asks for
+    @property
+    def layer_share(self) -> float:
+        """How much the layers count, from 0 to 1: the share by which spots held out from training are predicted best.
+
+        At 0 the latent representation is that of graphs and fusion alone.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the model is not trained; if there are no layers (``n_layers=0``).
+        """
+        self._require_trained()
+        if not len(self.module.layers):
+            raise ValueError("`layer_share` is for a model with layers, and this one was made with `n_layers=0`.")
+        return float(self.module.layer_share)
+
+    def quantize(self, *, n_repeats: int = 5) -> pd.DataFrame:
+        """Bring the trained layers into their form for inference, with weights packed into as many bits as they have.
+
+        Each linear map of the layers and its normalisations are folded into one and quantized again; learned widths
+        become fixed. The model goes on as before, but cannot be trained any more. Results that were written stay as
+        they are until :meth:`write_results`.
+
+        Parameters
+        ----------
+        n_repeats
+            Forward passes of the layers to be timed, for each form.
+
+        Returns
+        -------
+        What this changes, as measured on this machine with the data of setup, one row a form of the layers:
+        ``trained``; ``folded``; ``packed``, to which the model has changed, with the outputs of ``folded``; and
+        ``bf16`` for comparison, folded into bfloat16 instead. Columns: ``bytes`` of all parameters and buffers of the
+        layers, ``seconds`` of their forward pass (median), and ``max_abs_difference`` and ``relative_difference`` (2-norm)
+        of the latent representation to that of the trained form, the layers counting in full (:attr:`layer_share` 1).
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the model is not trained, or was quantized before; if it has no weights to be packed.
+        """
+        self._require_trained()
+        _validate.check_integer(n_repeats, argument="n_repeats")
+        inputs, known = self._inputs(None)
+        table = quantize(self.module, lambda: results.latent_of(self.module, inputs, trained_on=known), n_repeats)
+        self._train_args = {**self._train_args, "quantized": True}
+        return table
+
+    def get_prototypes(self, adata: AnnData | MuData | None = None, *, n_prototypes: int | None = None) -> np.ndarray:
+        """Prototypes of the latent space, found by splits and merges, and the spots that belong to each.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+        n_prototypes
+            Their number; by default that of the model, else it is found.
+
+        Returns
+        -------
+        Prototype ``0 ... K-1`` of every spot, the largest first, int64 ``(n_obs,)``.
+        """
+        self._require_trained()
+        if n_prototypes is not None:
+            _validate.check_integer(n_prototypes, argument="n_prototypes", minimum=2)
+        inputs, known = self._inputs(adata)
+        return inputs.restore(results.prototypes(self.module, inputs, trained_on=known, n_prototypes=n_prototypes))
+
+    def spike_stats(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
+        """How much the layers fire, and an estimate of the energy that it would take where spikes drive additions.
+
+        Parameters
+        ----------
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        One row a spike function of the layers, one a map whose input is real-valued, and ``total``. Columns, the first
+        five for each spot:
+
+        ``firing_rate``, ``silent_share``, ``events``
+            Mean count over the largest count, or share of the time steps in which a neuron fires; share of spots without
+            any event; mean number of binary events.
+        ``macs``
+            Multiply-accumulates of the linear maps behind it, as folded, in floating point.
+        ``synaptic_operations``
+            Additions that its events set off there: firing rate x steps x ``macs``.
+        ``energy_estimate_mj``
+            0.9 pJ a synaptic operation and 4.6 pJ a multiply-accumulate of a map of real-valued input, in millijoule
+            for the whole object; it is never a measurement.
+        ``floating_energy_estimate_mj``
+            The same if every map were of floating point.
+
+        Counted is what leads to the membrane after the layers; normalisations, activations, softmax and the correction
+        by a spot's own values are not. Source of the constants (``attrs["estimate"]``): Horowitz, Computing's energy
+        problem, ISSCC 2014 (32-bit floating point at 45 nm), in the convention of spiking transformers.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the model is not trained; if there are no spikes (``encoder="relu"`` or ``"linear"``, or ``n_layers=0``).
+        """
+        self._require_trained()
+        inputs, known = self._inputs(adata)
+        return spike_stats(self.module, inputs, lambda: results.latent_of(self.module, inputs, trained_on=known))
 
     def _arguments(self) -> dict[str, Any]:
         return dict(self._init_arguments)
 
-    def _targets_of(self, teacher: PRAGASpike | None) -> dict[str, np.ndarray] | None:
-        if teacher is None:
-            return None
-        if not isinstance(self._settings, SpikeSettings):
-            raise ValueError("`distill_from` is not for `preset='praga'`. Leave it out.")
-        if not isinstance(teacher, PRAGASpike) or not teacher.is_trained_:
-            raise ValueError("`distill_from` must be a trained PRAGASpike.")
-        return teacher.get_denoised(self.adata)
+    @classmethod
+    def _upgraded(cls, dir_path: str | Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        arguments = dict(meta["arguments"])
+        if meta["model"] == cls.__name__ and arguments.pop("preset", None) == "praga":
+            raise ValueError(
+                f"`dir_path`: {str(dir_path)!r} holds the published model, which an earlier version saved as PRAGASpike. "
+                "Load it by `stomics_tools.model.PRAGA.load`."
+            )
+        arguments.pop("data_type", None)  # of that model alone, but recorded of all
+        return {**meta, "arguments": arguments}
 
+    def _prepare(self, spots: Spots, *, trained_on: bool) -> Tissue:
+        return prepare(spots, self._settings, self.module if self.is_trained_ else None)
 
-_GRAPH_EFFECTS: tuple[_validate.Effect, ...] = (  # of the spec and the settings
-    (("n_spatial_neighbors",), lambda s: s[0].spatial_graph_key is None, "there is no `spatial_graph_key` in setup"),
-    (
-        ("n_feature_neighbors",),
-        lambda s: len(s[0].feature_graph_keys or {}) < len(s[0].modalities),
-        "a modality has no graph among the `feature_graph_keys` of setup",
-    ),
-    (
-        ("feature_graph_keys",),
-        lambda s: getattr(s[1], "use_fusion", True) and s[1].n_feature_neighbors > 0,
-        "`use_fusion=True` and `n_feature_neighbors` is above 0",
-    ),
-)
+    def _make_module(self, inputs: Tissue) -> SpikeModule:
+        return results.make_module(inputs, self._loss_weights, self._settings)
 
+    def _module_of(self, tensors: Mapping[str, Tensor]) -> SpikeModule:
+        return results.restored_module(tensors, self._loss_weights, self._settings)
 
-def _in_order(loss_weights: Mapping[str, float] | Sequence[float], names: list[str]) -> tuple[float, ...]:
-    """One weight a modality, in the order of setup."""
-    if isinstance(loss_weights, Mapping):
-        if set(loss_weights) != set(names):
-            raise ValueError(f"`loss_weights` names {sorted(loss_weights)}, the modalities are {sorted(names)}.")
-        return tuple(float(loss_weights[name]) for name in names)
-    if len(loss_weights) != len(names):
-        raise ValueError(f"`loss_weights` has {len(loss_weights)} values for {len(names)} modalities {names}.")
-    return tuple(float(w) for w in loss_weights)
+    def _begin(self, module: SpikeModule, inputs: Tissue) -> None:  # type: ignore[override]
+        module.set_targets(inputs, self._teacher)
+
+    def _finish(self, module: SpikeModule, inputs: Tissue) -> None:  # type: ignore[override]
+        module.finish(inputs)
+
+    def _latent(self, inputs: Tissue, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
+        index = None if modality is None else sorted(self._spec.modalities).index(modality)
+        return results.latent_of(self.module, inputs, trained_on=trained_on, modality=index, batch_size=batch_size)
+
+    def _outputs(self, inputs: Tissue, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+        names = sorted(self._spec.modalities)
+        return results.outputs(self.module, inputs, names, trained_on=trained_on, batch_size=batch_size)
+
+    def _denoised(self, inputs: Tissue, *, trained_on: bool) -> dict[str, Tensor]:
+        values = self.module.decode(inputs, results.latent_of(self.module, inputs, trained_on=trained_on))
+        return dict(zip(sorted(self._spec.modalities), values, strict=True))

@@ -1,91 +1,148 @@
-"""Settings of the published model, by the name of the technology."""
+"""Settings of PRAGASpike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from stomics_tools import _validate
 
-FeatureWeights = Literal["similarity", "distance", "connectivity"]
+Encoder = Literal["spike", "spikformer", "relu", "linear"]
+Edges = Literal["inductive", "free", "uniform"]
+WeightBits = int | Literal["learned", "float"]
 Optimizer = Literal["sgd", "adam"]
+ADDED_ENCODERS: dict[str, Callable[[SpikeSettings], Any]] = {}
+"""Layers of encoders beside those above, by name: see :func:`register_encoder`."""
 
 
 @dataclass(frozen=True)
-class PragaSettings:
-    """All numbers of the published model and its training, see :class:`~stomics_tools.model.PRAGASpike`."""
+class SpikeSettings:
+    """All numbers of the model; their defaults stand in :class:`~stomics_tools.model.PRAGASpike`."""
 
-    n_latent: int = 64
-    n_spatial_neighbors: int = 6
-    n_feature_neighbors: int = 20
-    feature_weights: FeatureWeights = "similarity"
-    standardize: bool = True
-    loss_weights: tuple[float, ...] = (5.0, 5.0)
-    homogeneity_weight: float = 1.0
-    ema_decay: float = 0.9
-    prototype_weight: float = 1.0
-    n_prototypes: int = 10
-    prototype_start: int = 100
-    prototype_every: int = 50
-    temperature: float = 2.0
-    optimizer: Optimizer = "sgd"
-    max_epochs: int = 200
-    lr: float = 0.01
-    weight_decay: float = 5e-3
-    patience: int | None = None
-    clip_grad: float | None = None
-    scheduler: Literal["cosine", "plateau"] | None = None
+    n_latent: int
+    n_spatial_neighbors: int
+    n_feature_neighbors: int
+    n_hops: int
+    edges: Edges
+    encoder: Encoder | str
+    n_layers: int
+    n_heads: int
+    n_levels: int
+    n_steps: int
+    use_attention: bool
+    attention_windows: tuple[int | None, ...]
+    weight_bits: WeightBits
+    bit_budget: float
+    reparameterize: bool
+    use_fusion: bool
+    signal_threshold: float
+    hidden_share: float
+    layer_scale: float
+    homogeneity_weight: float
+    ema_decay: float
+    prototype_weight: float
+    n_prototypes: int | None
+    prototype_start: int
+    prototype_every: int
+    temperature: float
+    distill_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("n_latent", "n_spatial_neighbors", "n_feature_neighbors", "prototype_every", "max_epochs"):
+        for name in (
+            "n_latent",
+            "n_spatial_neighbors",
+            "n_hops",
+            "n_heads",
+            "n_steps",
+            "prototype_every",
+        ):
             _validate.check_integer(getattr(self, name), argument=name)
-        _validate.check_integer(self.n_prototypes, argument="n_prototypes", minimum=2)
-        _validate.check_integer(self.prototype_start, argument="prototype_start", minimum=0)
-        for name in ("homogeneity_weight", "prototype_weight", "weight_decay"):
+        for name in ("n_feature_neighbors", "n_layers", "prototype_start"):
+            _validate.check_integer(getattr(self, name), argument=name, minimum=0)
+        for name in ("n_levels", "n_prototypes"):
+            if getattr(self, name) is not None:
+                _validate.check_integer(getattr(self, name), argument=name, minimum=2)
+        for name in ("homogeneity_weight", "prototype_weight", "distill_weight", "layer_scale"):
             _validate.check_number(getattr(self, name), argument=name, low=0)
-        for name in ("temperature", "lr"):
+        for name in ("temperature", "bit_budget"):
             _validate.check_number(getattr(self, name), argument=name, low=0, open_low=True)
-        _validate.check_number(self.ema_decay, argument="ema_decay", low=0, high=1)
-        _validate.check_option(self.feature_weights, FeatureWeights.__args__, argument="feature_weights")  # type: ignore[attr-defined]
-        _validate.check_option(self.standardize, [True, False], argument="standardize")
-        _validate.check_option(self.optimizer, Optimizer.__args__, argument="optimizer")  # type: ignore[attr-defined]
-        for weight in self.loss_weights:
-            _validate.check_number(weight, argument="loss_weights", low=0)
+        for name in ("ema_decay", "signal_threshold"):
+            _validate.check_number(getattr(self, name), argument=name, low=0, high=1)
+        _validate.check_number(self.hidden_share, argument="hidden_share", low=0.01, high=0.9)
+        _validate.check_option(self.edges, get_args(Edges), argument="edges")
+        _validate.check_option(self.encoder, [*get_args(Encoder), *ADDED_ENCODERS], argument="encoder")
+        for name in ("use_attention", "reparameterize", "use_fusion"):
+            _validate.check_option(getattr(self, name), [True, False], argument=name)
+        if self.weight_bits not in ("learned", "float"):
+            _validate.check_option(self.weight_bits, [*range(2, 9), "learned", "float"], argument="weight_bits")
+        self._check_heads()
 
-    def weight_of(self, position: int) -> float:
-        """Reconstruction weight of a modality: the last one given serves all that follow."""
-        return self.loss_weights[min(position, len(self.loss_weights) - 1)]
+    def _check_heads(self) -> None:
+        if not self.attends:
+            return
+        if self.n_latent % self.n_heads:
+            raise ValueError(f"`n_latent={self.n_latent}` must be a multiple of `n_heads={self.n_heads}`.")
+        if not self.attention_windows or self.n_heads % len(self.attention_windows):
+            raise ValueError(
+                f"`n_heads={self.n_heads}` must be a multiple of the {len(self.attention_windows)} scales of "
+                "`attention_windows`."
+            )
+        for window in self.attention_windows:
+            if window is not None:
+                _validate.check_integer(window, argument="attention_windows")
 
-    def replaced(self, **given: Any) -> PragaSettings:
-        """These settings with all that is not None in `given`."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention: it is no linear map."""
+        return self.use_attention and self.encoder != "linear"
+
+    @property
+    def bits(self) -> int | Literal["learned"] | None:
+        """What the layers of :mod:`stomics_tools.nn` take: None for floating point."""
+        return None if self.weight_bits == "float" else self.weight_bits
+
+    @property
+    def feature_graphs(self) -> bool:
+        """Whether there are graphs of similar neighborhoods."""
+        return self.use_fusion and self.n_feature_neighbors > 0
 
 
-_PUBLISHED = PragaSettings(n_spatial_neighbors=3, feature_weights="distance", standardize=False)
+def _is_added(settings: SpikeSettings) -> bool:
+    return settings.n_layers > 0 and settings.encoder in ADDED_ENCODERS  # which may read any setting
 
-# Source: the code published with PRAGA (arXiv 2409.12728): settings by technology and the weights of its run script.
-# With 30 epochs, "10x" ends before its prototype loss begins.
-PRAGA: dict[str, PragaSettings] = {
-    "10x": replace(_PUBLISHED, max_epochs=30),
-    "spots": _PUBLISHED,
-    "stereo": replace(_PUBLISHED, n_spatial_neighbors=6, max_epochs=300, weight_decay=5e-2),
-    "epigenome": replace(
-        _PUBLISHED,
-        n_spatial_neighbors=6,
-        max_epochs=300,
-        weight_decay=5e-2,
-        loss_weights=(1.0, 10.0),
-        prototype_weight=2.0,
-        n_prototypes=14,
+
+EFFECTS: tuple[_validate.Effect, ...] = (
+    (
+        ("encoder", "n_heads", "n_levels", "n_steps", "use_attention", "attention_windows", "weight_bits", "bit_budget")
+        + ("reparameterize", "layer_scale"),
+        lambda s: s.n_layers > 0,
+        "`n_layers` is above 0",
     ),
-    "simulation": replace(
-        _PUBLISHED,
-        n_latent=128,
-        feature_weights="connectivity",
-        lr=0.001,
-        weight_decay=2e-2,
-        loss_weights=(1.0, 3.0),
-        n_prototypes=5,
-        prototype_every=100,
+    (("use_attention",), lambda s: _is_added(s) or s.encoder != "linear", "`encoder` is another than 'linear'"),
+    (
+        ("n_heads", "attention_windows"),
+        lambda s: _is_added(s) or s.attends,
+        "there is attention (`use_attention=True`, and another `encoder` than 'linear')",
     ),
-}
+    (
+        ("attention_windows", "reparameterize"),
+        lambda s: s.encoder != "spikformer",
+        "`encoder` is another than 'spikformer'",
+    ),
+    (("n_levels",), lambda s: _is_added(s) or s.encoder == "spike", "`encoder='spike'`"),
+    (("n_steps",), lambda s: _is_added(s) or s.encoder == "spikformer", "`encoder='spikformer'`"),
+    (("bit_budget",), lambda s: s.weight_bits == "learned", "`weight_bits='learned'`"),
+    (("n_feature_neighbors",), lambda s: s.use_fusion, "`use_fusion=True`"),
+    (("homogeneity_weight",), lambda s: s.edges != "uniform", "`edges` is another than 'uniform'"),
+    (
+        ("ema_decay",),
+        lambda s: s.homogeneity_weight > 0 and s.edges != "uniform",
+        "`homogeneity_weight` is above 0 and `edges` another than 'uniform'",
+    ),
+    (
+        ("prototype_start", "prototype_every", "temperature"),
+        lambda s: s.prototype_weight > 0,
+        "`prototype_weight` is above 0",
+    ),
+)

@@ -11,12 +11,12 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from stomics_tools.data._tensors import to_csr
+from stomics_tools.model._prototypes import DynamicPrototypes
 from stomics_tools.model.praga_spike._edges import FreeEdges, InductiveEdges, UniformEdges
 from stomics_tools.model.praga_spike._encoders import layer_of
 from stomics_tools.model.praga_spike._layers import FusionAttention, MembraneLayer
-from stomics_tools.model.praga_spike._prototypes import DynamicPrototypes
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.model.praga_spike._signal import Signal, own_noise
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
 from stomics_tools.model.praga_spike._tissue import Moments, Tissue
 from stomics_tools.nn import Graph, allocate_bits, hop_filter
 
@@ -253,7 +253,7 @@ class SpikeModule(nn.Module):
         values = [torch.from_numpy(x[tissue.order]).to(self.gain) for _, x in sorted(denoised.items())]
         self.targets = [tissue.standardized(x, m) for m, x in enumerate(values)]
 
-    def losses(self, tissue: Tissue) -> dict[str, Tensor]:
+    def loss(self, tissue: Tissue) -> dict[str, Tensor]:
         """Losses of one training step; running means and prototypes move on with it."""
         settings = self.settings
         hidden, visible = self._hide(tissue, int(self.n_epochs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stomics_tools.model.praga_spike._layers import MembraneLayer
-from stomics_tools.model.praga_spike._spike_settings import SpikeSettings
+from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.nn import LIFNode, SpikingMLP, SpikingSelfAttention
 
 

@@ -182,10 +182,10 @@ class Stage1(nn.Module):
         super().__init__()
         self.networks = networks
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """See :meth:`GeneVQVAE.losses`."""
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """See :meth:`GeneVQVAE.loss`."""
         networks = self.networks
-        return networks.stage1.losses(
+        return networks.stage1.loss(
             batch["expression"], batch["measured"], batch.get("counts"), hide=networks.settings.hide_genes
         )
 
@@ -203,7 +203,7 @@ class Stage2(nn.Module):
         self.networks.stage1.eval()
         return self
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """Loss of the mean head, and cross-entropy of the codes."""
         networks = self.networks
         mean = networks.mean.loss(

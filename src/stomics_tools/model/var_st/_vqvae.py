@@ -120,7 +120,7 @@ class GeneVQVAE(nn.Module):
         outputs = self.genes.to_genes(tokens, self.output_weight) + self.output_bias
         return outputs.unflatten(0, field.shape[:-2])
 
-    def losses(self, x: Tensor, measured: Tensor, counts: Tensor | None, *, hide: float) -> dict[str, Tensor]:
+    def loss(self, x: Tensor, measured: Tensor, counts: Tensor | None, *, hide: float) -> dict[str, Tensor]:
         """Losses of one step.
 
         Half of the spots are to be told by the codes of all scales. Of the other half, genes are hidden, at random and

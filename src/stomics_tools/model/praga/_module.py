@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from stomics_tools.model._centers import add_centers, slice_sums
-from stomics_tools.model.praga_spike._inputs import Inputs
-from stomics_tools.model.praga_spike._prototypes import Prototypes
-from stomics_tools.model.praga_spike._settings import PragaSettings
+from stomics_tools.model._prototypes import MixturePrototypes
+from stomics_tools.model.praga._inputs import Inputs
+from stomics_tools.model.praga._settings import PragaSettings
 from stomics_tools.nn import Graph, normalize_symmetric
 
 
@@ -63,7 +63,7 @@ class PragaModule(nn.Module):
     loss_weights
         Weight of the reconstruction of each modality.
     settings
-        See :class:`~stomics_tools.model.PRAGASpike`.
+        See :class:`~stomics_tools.model.PRAGA`.
     center_slices
         Whether each slice was centered by itself in training, and is to be in other data.
 
@@ -94,7 +94,13 @@ class PragaModule(nn.Module):
         self.decoders = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(n_latent, n)) for n in n_features)
         self.fusion = nn.Sequential(nn.Linear(len(n_features) * n_latent, n_latent), nn.Linear(n_latent, n_latent))
         self.learned: Sequence[LearnedGraph] = nn.ModuleList(LearnedGraph(*graph) for graph in graphs)  # type: ignore[assignment]
-        self.prototypes = Prototypes(settings)
+        self.prototypes = MixturePrototypes(
+            n_latent,
+            settings.n_prototypes,
+            settings.prototype_start,
+            settings.prototype_every,
+            settings.temperature,
+        )
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -102,8 +108,14 @@ class PragaModule(nn.Module):
         """Center and scale of each modality in training."""
         return [(self.get_buffer(f"center_{m}"), self.get_buffer(f"scale_{m}")) for m in range(len(self.encoders))]
 
-    def encode(self, inputs: Inputs, weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Latent of all modalities together and of each, ``(n_obs, n_latent)``, given the learned graphs' weights."""
+    def edge_weights(self, inputs: Inputs, *, trained_on: bool) -> list[Tensor]:
+        """Weights of the feature graphs: as learned for the data of training, as training starts from for others."""
+        if trained_on:
+            return [learned() for learned in self.learned]
+        return [learned_weights(graph, value) for graph, value in inputs.features]
+
+    def forward(self, inputs: Inputs, weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Latent of all modalities together and of each, ``(n_obs, n_latent)``, given the feature graphs' weights."""
         spatial, spatial_weight = inputs.spatial
         each = []
         for m, x in enumerate(inputs.values):
@@ -117,7 +129,7 @@ class PragaModule(nn.Module):
             )
         return self.fusion(torch.cat(each, dim=1)), each
 
-    def losses(self, inputs: Inputs) -> dict[str, Tensor]:
+    def loss(self, inputs: Inputs) -> dict[str, Tensor]:
         """Losses of one training step; the running means and prototypes move on with it."""
         current = [graph() for graph in self.learned]
         epoch = int(self.n_epochs)
@@ -126,12 +138,14 @@ class PragaModule(nn.Module):
                 graph.average.lerp_(weight.detach(), 1 - self.settings.ema_decay)
         # The published model sees its first feature graph once as it is, without the second normalisation.
         used = current if epoch > 0 else [weight for _, weight in inputs.features]
-        latent, _ = self.encode(inputs, used)
+        latent, _ = self(inputs, used)
         reconstruction = self._reconstruction_loss(inputs, latent)
         homogeneity = torch.stack(
             [torch.linalg.vector_norm(w - g.average) for g, w in zip(self.learned, current, strict=True)]
         ).mean()
-        prototype = self.prototypes.loss(latent, epoch)
+        prototype = latent.new_zeros(())
+        if self.settings.prototype_weight > 0:
+            prototype = self.settings.prototype_weight * self.prototypes.loss(latent, epoch)
         self.n_epochs += 1
         return {
             "train_loss": reconstruction + self.settings.homogeneity_weight * homogeneity + prototype,
@@ -162,7 +176,7 @@ class PragaModule(nn.Module):
     def latent(
         self, inputs: Inputs, weights: Sequence[Tensor], *, modality: int | None = None, block_size: int = 8192
     ) -> Tensor:
-        """The latent of :meth:`encode`, L2-normalised, computed layer by layer over blocks of rows.
+        """The latent of :meth:`forward`, L2-normalised, computed layer by layer over blocks of rows.
 
         Exact for any graph, since every layer is finished for all spots before the next reads it. Memory beside the
         inputs: O(n_obs x n_latent) and one block.
@@ -185,3 +199,16 @@ class PragaModule(nn.Module):
                 each.append(a * near + b * alike + c * sums[m][start:stop])
             result[start:stop] = self.fusion(torch.cat(each, dim=1)) if modality is None else each[modality]
         return nn.functional.normalize(result, dim=1)
+
+
+def restored_module(
+    tensors: Mapping[str, Tensor], loss_weights: Sequence[float], settings: PragaSettings
+) -> PragaModule:
+    """A module into which saved tensors fit."""
+    indices = range(len(loss_weights))
+    graphs = [
+        (Graph(tensors[f"learned.{m}.graph.crow"], tensors[f"learned.{m}.graph.col"]), tensors[f"learned.{m}.value"])
+        for m in indices
+    ]
+    moments = [(tensors[f"center_{m}"], tensors[f"scale_{m}"]) for m in indices]
+    return PragaModule(moments, graphs, loss_weights, settings)

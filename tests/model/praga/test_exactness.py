@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from stomics_tools.data import Modality, Spots
-from stomics_tools.model.praga_spike._inputs import prepare
-from stomics_tools.model.praga_spike._module import PragaModule
-from stomics_tools.model.praga_spike._settings import PRAGA
+from stomics_tools.model.praga._inputs import prepare
+from stomics_tools.model.praga._module import PragaModule
+from stomics_tools.model.praga._settings import PUBLISHED
 
 N, EPOCHS, START = 90, 50, 20
 
@@ -105,7 +105,12 @@ def problem():
 @pytest.mark.parametrize("data_type", ["spots", "simulation"])
 def test_equal_to_the_dense_model_over_50_steps(problem, data_type):
     settings = replace(
-        PRAGA[data_type], n_latent=16, n_feature_neighbors=8, prototype_start=START, n_prototypes=4, prototype_every=10
+        PUBLISHED[data_type],
+        n_latent=16,
+        n_feature_neighbors=8,
+        prototype_start=START,
+        n_prototypes=4,
+        prototype_every=10,
     )
     inputs = prepare(problem, settings, dtype=torch.float64)
     torch.manual_seed(0)
@@ -127,7 +132,7 @@ def test_equal_to_the_dense_model_over_50_steps(problem, data_type):
     optimizers = sgd(ours), sgd(dense)
     graphs = dense.initial
     for epoch in range(EPOCHS):
-        losses = ours.losses(inputs)
+        losses = ours.loss(inputs)
         centers = ours.prototypes.centers if epoch >= START else None
         expected = dense.loss(epoch, graphs, centers)
         assert float(losses["train_loss"].detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
@@ -141,7 +146,7 @@ def test_equal_to_the_dense_model_over_50_steps(problem, data_type):
             dense.average[m] = 0.9 * dense.average[m] + 0.1 * graphs[m].detach()
 
     weights = [graph() for graph in ours.learned]
-    z = ours.encode(inputs, weights)[0]
+    z = ours(inputs, weights)[0]
     torch.testing.assert_close(z, dense.latent(graphs), rtol=0, atol=1e-6)
     moved = 0.0
     for m, learned in enumerate(ours.learned):
@@ -153,11 +158,11 @@ def test_equal_to_the_dense_model_over_50_steps(problem, data_type):
 
 
 def test_blocked_inference_is_exact(problem):
-    settings = replace(PRAGA["spots"], n_latent=16, n_feature_neighbors=8)
+    settings = replace(PUBLISHED["spots"], n_latent=16, n_feature_neighbors=8)
     inputs = prepare(problem, settings, dtype=torch.float64)
     module = PragaModule(inputs.moments, inputs.features, settings.loss_weights, settings).double()
     weights = [graph().detach() for graph in module.learned]
-    whole, each = module.encode(inputs, weights)
+    whole, each = module(inputs, weights)
     for size in (1, 7, N, 10 * N):
         blocked = module.latent(inputs, weights, block_size=size)
         torch.testing.assert_close(blocked, nn.functional.normalize(whole.detach(), dim=1))

@@ -10,8 +10,7 @@ from scipy import sparse
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from stomics_tools.model.praga_spike._clusters import find_prototypes
-from stomics_tools.model.praga_spike._settings import PragaSettings
+from stomics_tools.model._clusters import find_prototypes
 
 
 def contrastive_loss(latent: Tensor, centers: Tensor, temperature: float) -> Tensor:
@@ -56,30 +55,29 @@ class _Centers(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class Prototypes(_Centers):
-    """Prototypes of the published model: every few epochs the means of a new Gaussian mixture of as many components.
+class MixturePrototypes(_Centers):
+    """Prototypes of PRAGA: every few epochs the means of a new Gaussian mixture of as many components.
 
     The split and merge steps of the published code never fire, since their prior has fewer degrees of freedom than
-    dimensions.
+    dimensions. Parameters as those of :class:`DynamicPrototypes`.
     """
 
-    def __init__(self, settings: PragaSettings) -> None:
-        super().__init__(settings.n_latent)
-        self.settings = settings
+    def __init__(self, n_latent: int, n_prototypes: int, start: int, every: int, temperature: float) -> None:
+        super().__init__(n_latent)
+        self.n_prototypes, self.start, self.every, self.temperature = n_prototypes, start, every, temperature
 
     def loss(self, latent: Tensor, epoch: int) -> Tensor:
-        """Weighted contrastive loss; zero before ``prototype_start``."""
-        settings = self.settings
-        if epoch < settings.prototype_start or settings.prototype_weight == 0:
+        """Contrastive loss of ``(n_obs, n_latent)``; zero before the first epoch of it."""
+        if epoch < self.start:
             return latent.new_zeros(())
-        if len(self.centers) == 0 or epoch % settings.prototype_every == 0:
+        if len(self.centers) == 0 or epoch % self.every == 0:
             self.renew(latent.detach())
-        return settings.prototype_weight * contrastive_loss(latent, self.centers, settings.temperature)
+        return contrastive_loss(latent, self.centers, self.temperature)
 
     def renew(self, latent: Tensor) -> None:
         """Estimate the prototypes anew from ``(n_obs, n_latent)``."""
         z = latent.double().cpu().numpy()
-        means = GaussianMixture(min(self.settings.n_prototypes, len(z) // 2), random_state=0).fit(z).means_
+        means = GaussianMixture(min(self.n_prototypes, len(z) // 2), random_state=0).fit(z).means_
         self.centers = nn.functional.normalize(torch.from_numpy(means).to(latent), dim=1)
 
 

@@ -10,9 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from stomics_tools._mixture import TiedMixture
 from stomics_tools.data import spatial_knn
-from stomics_tools.model.praga_spike._clusters import _separation, _whitened, find_prototypes
-from stomics_tools.model.praga_spike._prototypes import DynamicPrototypes, Prototypes, contrastive_loss
-from stomics_tools.model.praga_spike._settings import PragaSettings
+from stomics_tools.model._clusters import _separation, _whitened, find_prototypes
+from stomics_tools.model._prototypes import DynamicPrototypes, MixturePrototypes, contrastive_loss
 
 
 def _blobs(n_clusters, n_obs=400, n_dims=16, seed=0):
@@ -146,7 +145,7 @@ def test_renewal_begins_with_the_prototypes_there_are(monkeypatch):
         begun.append(labels)
         return find_prototypes(x, labels, **settings)
 
-    monkeypatch.setattr("stomics_tools.model.praga_spike._prototypes.find_prototypes", spy)
+    monkeypatch.setattr("stomics_tools.model._prototypes.find_prototypes", spy)
     prototypes.renew(z)
     before = prototypes.labels(z).numpy()
     prototypes.renew(z)
@@ -164,7 +163,7 @@ def test_loss_of_dynamic_prototypes_has_no_unit_and_a_gradient():
 
 def test_published_prototypes_start_on_time_and_keep_their_number():
     z = torch.from_numpy(_blobs(4)[0]).float()
-    prototypes = Prototypes(PragaSettings(n_latent=16, n_prototypes=9, prototype_start=3, prototype_every=5))
+    prototypes = MixturePrototypes(16, n_prototypes=9, start=3, every=5, temperature=2.0)
     assert float(prototypes.loss(z, 2)) == 0
     assert len(prototypes.centers) == 0
     prototypes.loss(z, 3)
@@ -173,7 +172,7 @@ def test_published_prototypes_start_on_time_and_keep_their_number():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Prototypes(PragaSettings(n_latent=3)), lambda: DynamicPrototypes(3, None, 0, 1, 2.0)]
+    "make", [lambda: MixturePrototypes(3, 10, 0, 1, 2.0), lambda: DynamicPrototypes(3, None, 0, 1, 2.0)]
 )
 def test_any_number_of_prototypes_is_loaded(make):
     first, second = make(), make()
