@@ -178,7 +178,8 @@ def test_epochs(new_model):
 
 
 def test_early_stopping(name, new_model):
-    made = new_model()
+    # The running means of PRAGA draw near its graphs, so that their distance falls in every epoch.
+    made = new_model(**({"homogeneity_weight": 0.0} if name == "PRAGA" else {}))
     with pytest.raises(ValueError, match="two names of one number"):
         made.train(patience=3, early_stopping_patience=4)
     with pytest.raises(ValueError, match="early_stopping=False"):
