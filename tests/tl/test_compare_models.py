@@ -44,7 +44,7 @@ def fake():
         trained: list[tuple[str, int, dict]] = []
         stop_after: int | None = None
 
-        def __init__(self, adata, *, name="fake", across=(), diverges=(), n_spatial_neighbors=None):
+        def __init__(self, adata, *, name="fake", across=(), diverges=(), n_spatial_neighbors=6):
             super().__init__(adata, n_spatial_neighbors=n_spatial_neighbors)
             self.name, self.across, self.diverges = name, across, diverges
 
