@@ -119,6 +119,34 @@ def test_groups_of_rows_that_follow_one_another():
     assert not torch.equal(attention(x), attention(x, GROUPS))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_segments_have_groups_of_their_own(training):
+    """Each segment is what it is alone, with the rates of all."""
+    attention = _attention(group_size=4).train(training)
+    x, segments = _x(9), torch.tensor([0, 6, N])
+    found = attention(x, segments=segments)
+    if not training:
+        alone = [attention(x[:, :, i:j]) for i, j in ((0, 6), (6, N))]
+        torch.testing.assert_close(found, torch.cat(alone, dim=2))
+        assert not torch.allclose(found, attention(x))
+    else:
+        assert attention.map_rate.isfinite().all()
+        assert 0 < attention.map_rate.min() < attention.map_rate.max() < 1
+
+
+def test_a_number_of_groups_makes_the_cost_linear():
+    attention, sizes = _attention(group_size=None, n_groups=3, n_rows=4), []
+    attention.map_neuron.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-2:]))
+    for n in (N, 10 * N):
+        sizes.clear()
+        attention(_x(9).repeat(1, 1, n // N, 1))
+        assert sum(rows * groups for rows, groups in sizes) == 3 * n
+    x, segments = _x(9), torch.tensor([0, 2, N])  # two rows have no third group
+    groups = torch.tensor([0, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4])
+    alone = [attention(x[:, :, :2], groups[:2]), attention(x[:, :, 2:], groups[2:] - 2)]
+    torch.testing.assert_close(attention(x, segments=segments), torch.cat(alone, dim=2))
+
+
 def test_silence_gives_no_nan():
     attention = DualSpikeAttention(C, HEADS).double()
     for _ in range(2):
@@ -161,8 +189,15 @@ def test_bad_groups(groups, message):
         ({"n_heads": 5}, "`n_features` must be a multiple of `n_heads`, found 12 and 5"),
         ({"group_size": 0}, "`group_size` must be at least 1, found 0"),
         ({"n_rows": 0}, "`n_rows` must be at least 1, found 0"),
+        ({"n_groups": 0}, "`n_groups` must be at least 1, found 0"),
+        ({"n_groups": 4, "group_size": 8}, "`group_size` and `n_groups`: give one of them, found 8 and 4"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         DualSpikeAttention(**{"n_features": 12, "n_heads": 3, **arguments})
+
+
+def test_groups_or_segments():
+    with pytest.raises(ValueError, match="`groups` and `segments`: give one of them"):
+        _attention()(_x(), GROUPS, torch.tensor([0, N]))

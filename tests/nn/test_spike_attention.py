@@ -35,7 +35,8 @@ def _window_of(place, length, size):
     return next(window for window, end in enumerate(ends) if place < end)
 
 
-def _dense(attention, x, segments=None):
+def _dense_weights(attention, x, segments=None):
+    """Weights of all rows for all rows, one matrix a head."""
     bounds = [0, len(x)] if segments is None else segments.tolist()
     rows = [
         (segment, row - start, stop - start)
@@ -45,7 +46,6 @@ def _dense(attention, x, segments=None):
     spikes = attention.spike(x)
     q = attention.query_spike(attention.query(spikes))
     k = attention.key_spike(attention.key(spikes))
-    v = attention.value_spike(attention.value(spikes))
     width, parts = D // attention.n_heads, []
     for head in range(attention.n_heads):
         size = attention.windows[head * len(attention.windows) // attention.n_heads]
@@ -53,7 +53,14 @@ def _dense(attention, x, segments=None):
         mask = torch.tensor([[a == b for b in place] for a in place], dtype=x.dtype)
         columns = slice(head * width, (head + 1) * width)
         weight = (q[:, columns] @ k[:, columns].T + 0.01) * mask
-        parts.append(weight / weight.sum(1, keepdim=True) @ v[:, columns])
+        parts.append(weight / weight.sum(1, keepdim=True))
+    return parts
+
+
+def _dense(attention, x, segments=None):
+    v = attention.value_spike(attention.value(attention.spike(x)))
+    weights = _dense_weights(attention, x, segments)
+    parts = [weight @ part for weight, part in zip(weights, v.split(D // attention.n_heads, dim=1), strict=True)]
     return attention.project(torch.cat(parts, dim=1))
 
 
@@ -65,6 +72,19 @@ WINDOWS = [(None,), (7,), (1,), (None, 5), (100, 6), (None, 20, 9, 2)]
 def test_equals_the_dense_reference(windows, segments):
     attention, x = _attention(windows=windows), _x(50, 5)
     torch.testing.assert_close(attention(x, segments), _dense(attention, x, segments))
+
+
+@pytest.mark.parametrize("windows", WINDOWS, ids=str)
+@pytest.mark.parametrize("segments", [None, SEGMENTS])
+def test_weights_of_chosen_rows_equal_the_dense_reference(windows, segments):
+    attention, x, rows = _attention(windows=windows), _x(50, 5), torch.tensor([0, 13, 49, 20, 20])
+    expected = torch.stack(_dense_weights(attention, x, segments)).mean(0)[rows]
+    attention.train()
+    found = attention.attention_weights(x, rows, segments)
+    assert all(part.training for part in attention.modules())
+    assert found.shape == (5, 50)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(1), torch.ones(5, dtype=x.dtype))
 
 
 @pytest.mark.parametrize("settings", [{"rep": False}, {"bits": 4}, {"bits": "learned", "rep": False}, {"n_levels": 3}])

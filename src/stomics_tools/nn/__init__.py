@@ -26,10 +26,11 @@ from stomics_tools.nn.quantization import (
 )
 from stomics_tools.nn.relative_position import SpikingRelativePosition
 from stomics_tools.nn.reparam import RepConv, RepLinear, fold_all
+from stomics_tools.nn.row_attention import SpikingRowAttention, SpikingRowBlock
 from stomics_tools.nn.row_groups import consecutive_groups, group_mean
 from stomics_tools.nn.spike_attention import SpikeAttention
 from stomics_tools.nn.spikformer import Spikformer, SpikingRowPooling
-from stomics_tools.nn.spiking_encoding import SpikingEncoding
+from stomics_tools.nn.spiking_encoding import SpikingEncoding, SpikingPositionEncoding
 from stomics_tools.nn.spiking_layer import SpikingLayer
 from stomics_tools.nn.spiking_patch_splitting import SpikingPatchSplitting
 from stomics_tools.nn.spiking_self_attention import SpikingSelfAttention, spiking_attention
@@ -64,7 +65,10 @@ __all__ = [
     "SpikingLayer",
     "SpikingMLP",
     "SpikingPatchSplitting",
+    "SpikingPositionEncoding",
     "SpikingRelativePosition",
+    "SpikingRowAttention",
+    "SpikingRowBlock",
     "SpikingRowPooling",
     "SpikingSelfAttention",
     "SpikingTransformerBlock",

@@ -218,11 +218,9 @@ class SpikingSelfAttention(nn.Module):
                 gate = self.attention_neuron(query.sum(-1)).sum((0, 2))  # (B, N)
                 own = rows[:, None] == torch.arange(x.shape[2], device=x.device)
                 return within(gate[:, rows, None] * own, rows, segment_of_rows(lengths, x.device))
-        left, right = {
-            "ssa": (query, key),
-            "mask": (query, key * heads.get("value", key)),
-            "channel": (key, query),
-        }[self.form]
+        left, right = (key, query) if self.form == "channel" else (query, key)
+        if self.form == "mask":
+            right = key * heads["value"]
         products = torch.einsum("tbhrd,tbhnd->brn", left[..., rows, :], right)
         return within(products, rows, segment_of_rows(lengths, x.device))
 
