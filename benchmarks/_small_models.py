@@ -24,12 +24,12 @@ def two_modalities(n_obs: int) -> Any:
 
 
 def praga(n_obs: int, **how: Any) -> Any:
-    """Two modalities, with the settings of spots."""
+    """Two modalities, which are not centred: as published, it would diverge on them."""
     import stomics_tools as st
 
     adata = two_modalities(n_obs)
     st.model.PRAGA.setup_anndata(adata, {"a": "a", "b": "b"})
-    return st.model.PRAGA(adata, **{"data_type": "spots", **how})
+    return st.model.PRAGA(adata, **{"data_type": "spots", "standardize": True, **how})
 
 
 def praga_spike(n_obs: int, **how: Any) -> Any:

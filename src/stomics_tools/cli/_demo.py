@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from stomics_tools import __version__
 
@@ -113,7 +113,7 @@ def demo(
     with known.named():
         PRAGASpike.setup_mudata(mdata, keys, spatial_key=spatial_key, batch_key=known.slice_key)
         model = PRAGASpike(mdata)
-    given = {} if max_epochs is None else {"max_epochs": max_epochs}
+    given: dict[str, Any] = {} if max_epochs is None else {"max_epochs": max_epochs}
     model.train(**given, seed=seed, enable_progress_bar=sys.stderr.isatty())
     clock.step("train", f"PRAGASpike, {losses(model.history)}")
 

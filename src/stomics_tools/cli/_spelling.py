@@ -113,7 +113,7 @@ def without_no(argv: Sequence[str], options: Mapping[str, Any]) -> list[str]:
 
 
 _PRAGA = "The published PRAGA is `stomics praga --data-type ...`."
-_REMOVED = {
+_REMOVED: dict[tuple[str, ...], dict[str, str]] = {
     ("praga-spike",): {
         "preset": f"{_PRAGA} What `--preset enhanced` was is `--max-epochs 1000 --lr 1e-4 --patience 50`, with "
         "`scheduler='plateau'` and `clip_grad=1.0` in Python.",

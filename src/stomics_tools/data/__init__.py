@@ -5,6 +5,7 @@ from stomics_tools.data._expression import normalize_expression, total_counts, v
 from stomics_tools.data._graphs import (
     alike_elsewhere,
     check_batch_sizes,
+    check_slice_sizes,
     feature_knn,
     normalized_adjacency,
     ring_distances,
@@ -32,6 +33,7 @@ __all__ = [
     "alike_elsewhere",
     "are_counts",
     "check_batch_sizes",
+    "check_slice_sizes",
     "check_same_features",
     "check_same_unit",
     "decide_counts",

@@ -30,32 +30,61 @@ class SpotsField(BaseAnnDataField):
     def __init__(self, spec: SpotsSpec) -> None:
         self.spec = spec
         self.recipes: dict[str, Recipe] = {}
+        self._checked: dict[str, Any] | None = None
 
     @property
     def attr_key(self) -> str:
         """Key of the coordinates."""
         return self.spec.spatial_key
 
-    def read(self, adata: AnnData | MuData, state: Mapping[str, Any] | None = None) -> Spots:
-        """Spots of an object, with the `state` of other data: which must have its features, and are prepared alike."""
+    def check(
+        self,
+        adata: AnnData | MuData,
+        state: Mapping[str, Any] | None = None,
+        *,
+        opened: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Read and check an object, which is to be registered next and is not read again for it.
+
+        What registering records is kept until then; the data are not.
+
+        Parameters
+        ----------
+        adata
+            The object.
+        state
+            That of other data, whose features the object must have, and like which it is prepared.
+        opened
+            Matrices of modalities that were opened before.
+        """
+        self._checked = self._read(adata, state, opened).state()
+
+    def _read(
+        self, adata: AnnData | MuData, state: Mapping[str, Any] | None, opened: Mapping[str, Any] | None = None
+    ) -> Spots:
         if state is not None:
             self.recipes = recipes_of(state)
-        spots = read_spots(adata, self.spec, self.recipes, learn=state is None)
+        spots = read_spots(adata, self.spec, self.recipes, learn=state is None, opened=opened)
         if state is not None:
             check_same_features(spots, state)
         return spots
 
+    def _take(self, adata: AnnData | MuData, state: Mapping[str, Any] | None) -> dict[str, Any]:
+        """State of an object as :meth:`check` found it, or of one that was not checked."""
+        found, self._checked = self._checked, None
+        return self._read(adata, state).state() if found is None else found
+
     def validate_field(self, adata: AnnData | MuData) -> None:
         """Raise where the data cannot be used."""
-        self.read(adata)
+        self._read(adata, None)
 
     def register_field(self, adata: AnnData | MuData) -> dict[str, Any]:
-        """Features of each modality and names of the batches."""
-        return self.read(adata).state()
+        """Features of each modality, names and sizes of the batches."""
+        return self._take(adata, None)
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData | MuData, **kwargs: Any) -> dict[str, Any]:
         """Register an object that must have the modalities and features of another."""
-        state = self.read(adata_target, state_registry).state()
+        state = self._take(adata_target, state_registry)
         for name, modality in state["modalities"].items():  # how the data of training were made stays known
             modality["origin"] = state_registry["modalities"][name].get("origin") or modality["origin"]
             modality["whole"] = state_registry["modalities"][name]["whole"]  # of a slice without it nothing tells

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
@@ -20,7 +22,12 @@ def _batches(n_obs: int, batch: np.ndarray | None) -> list[np.ndarray]:
 
 def check_batch_sizes(n_obs: int, batch: np.ndarray | None, n_neighbors: int, *, argument: str = "n_neighbors") -> None:
     """Raise ``ValueError`` if a batch has too few spots for `n_neighbors` neighbours other than itself."""
-    smallest = min((len(rows) for rows in _batches(n_obs, batch)), default=0)
+    check_slice_sizes([len(rows) for rows in _batches(n_obs, batch)], n_neighbors, argument=argument)
+
+
+def check_slice_sizes(sizes: Sequence[int], n_neighbors: int, *, argument: str = "n_neighbors") -> None:
+    """The same of the numbers of spots of slices; those without any spot do not count."""
+    smallest = min((size for size in sizes if size), default=0)
     if smallest <= n_neighbors:
         raise ValueError(
             f"`{argument}={n_neighbors}` needs at least {n_neighbors + 1} spots in every slice, "

@@ -57,7 +57,6 @@ def open_matrix(raw: Any, *, argument: str, where: str) -> Any:
     return _canonical(values) if sparse.issparse(values) else values
 
 
-@np.errstate(over="ignore")
 def dense_matrix(raw: Any, *, argument: str, where: str, own: bool = True) -> np.ndarray:
     """Return any matrix that :func:`open_matrix` takes as a dense float32 array.
 
@@ -65,7 +64,12 @@ def dense_matrix(raw: Any, *, argument: str, where: str, own: bool = True) -> np
 
     Raises ``ValueError`` as :func:`open_matrix` does. Values too large for float32 become infinite.
     """
-    values = open_matrix(raw, argument=argument, where=where)
+    return to_dense(open_matrix(raw, argument=argument, where=where), own=own)
+
+
+@np.errstate(over="ignore")
+def to_dense(values: Any, *, own: bool = True) -> np.ndarray:
+    """Return what :func:`open_matrix` gave as a dense float32 array, see :func:`dense_matrix`."""
     if sparse.issparse(values):
         values = values.toarray()  # (n_obs, n_features), as models take it
         own = False

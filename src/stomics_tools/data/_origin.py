@@ -14,7 +14,7 @@ from scipy import sparse
 
 from stomics_tools import _keys, _validate
 from stomics_tools.data._log_counts import are_counts
-from stomics_tools.data._matrix import dense_matrix, open_matrix
+from stomics_tools.data._matrix import open_matrix, to_dense
 from stomics_tools.data._recipe import ENTRY, Recipe
 
 logger = logging.getLogger("stomics_tools")
@@ -67,20 +67,20 @@ class Origin:
         return {"key": self.key, "marks": dict(self.marks), "recipe": recipe, "source": self.source}
 
 
-def origin_of(adata: AnnData, key: str, *, argument: str, where: str) -> Origin:
-    """Find out how ``obsm[key]`` was made."""
+def origin_of(adata: AnnData, key: str, values: Any, *, argument: str, where: str) -> Origin:
+    """Find out how ``obsm[key]`` was made, whose `values` were opened."""
     recipe = stored_recipe(adata, key, argument=argument, where=where)
-    values = adata.obsm[key]
     source = _source(adata, key)
     if source is not None:
-        made = origin_of(adata, source, argument=argument, where=where)
+        opened = open_matrix(adata.obsm[source], argument=argument, where=f"{where}.obsm[{source!r}]")
+        made = origin_of(adata, source, opened, argument=argument, where=where)
         own = {} if made.recipe is None else {"recipe": _weighted_sum(made.recipe.loadings)}
         return Origin(key, {**made.marks, **own}, source=source)
     # scanpy's defaults have names of their own; `key_added` of `sc.pp.pca` is the name of all three.
     by_scanpy = key == _keys.PCA and ("pca" in adata.uns or "PCs" in adata.varm)
     if recipe is not None and recipe.n_comps == values.shape[1]:
         later = by_scanpy and _has_variance(values, adata.uns.get("pca"))
-        if not later and _made_by(recipe, adata, key, where):
+        if not later and _made_by(recipe, adata, key, values, where):
             return Origin(key, _marks_of_components(adata, key, key, values.shape[1]), recipe)
     if by_scanpy:
         return Origin(key, _marks_of_components(adata, "pca", "PCs", values.shape[1]))
@@ -186,13 +186,13 @@ def check_origin(name: str, found: Origin | None, expected: Mapping[str, Any] | 
 
 
 def _has_variance(values: Any, entry: Any) -> bool:
-    """Whether the columns of an array have the variances that scanpy's PCA recorded: it wrote the array last."""
-    if not isinstance(entry, Mapping) or "variance" not in entry or len(values) < 2:
+    """Whether the columns of an opened array have the variances that scanpy's PCA recorded: it wrote the array last."""
+    if not isinstance(entry, Mapping) or "variance" not in entry or values.shape[0] < 2:
         return False
     variance = np.asarray(entry["variance"], dtype=np.float64)
     if variance.shape != (values.shape[1],):
         return False
-    array = dense_matrix(values, argument="obsm", where="obsm", own=False)
+    array = to_dense(values, own=False)
     return bool(np.allclose(array.var(axis=0, ddof=1, dtype=np.float64), variance, rtol=1e-2))
 
 
@@ -267,7 +267,7 @@ def holds_counts(raw: Any) -> bool:
     return bool(np.isfinite(values.data).all() and values.data.any() and are_counts(values))
 
 
-def _made_by(recipe: Recipe, adata: AnnData, key: str, where: str) -> bool:
+def _made_by(recipe: Recipe, adata: AnnData, key: str, opened: Any, where: str) -> bool:
     """Whether some rows of an array are what its recipe makes of their counts; True where that cannot be seen."""
     raw = adata.X if recipe.layer is None else adata.layers.get(recipe.layer)
     if not isinstance(raw, np.ndarray) and not sparse.issparse(raw):
@@ -277,7 +277,7 @@ def _made_by(recipe: Recipe, adata: AnnData, key: str, where: str) -> bool:
     if not names.is_unique or (names.get_indexer(list(needed)) < 0).any():
         return True
     rows = np.unique(np.linspace(0, adata.n_obs - 1, _N_CHECKED).astype(np.int64))
-    values = dense_matrix(adata.obsm[key], argument=key, where=f"{where}.obsm[{key!r}]", own=False)[rows]
+    values = to_dense(opened[rows], own=False)
     counts = sparse.csr_matrix(sparse.csr_matrix(raw)[rows] if sparse.issparse(raw) else raw[rows])
     there = np.isfinite(values).all(axis=1)
     data = counts.data

@@ -16,7 +16,7 @@ from scipy import sparse
 from stomics_tools import _validate
 from stomics_tools.data._columns import count_scale, named_columns, row_sums, totals_of_column, totals_over
 from stomics_tools.data._log_counts import are_counts, check_same_total, check_same_unit, log_total
-from stomics_tools.data._matrix import dense_matrix, open_matrix
+from stomics_tools.data._matrix import open_matrix, to_dense
 from stomics_tools.data._origin import Origin, check_origin, find_counts, origin_of
 from stomics_tools.data._recipe import Recipe
 from stomics_tools.data._spots import Modality, Spots, SpotsSpec
@@ -25,9 +25,14 @@ logger = logging.getLogger("stomics_tools")
 
 
 def read_spots(
-    data: AnnData | MuData, spec: SpotsSpec, recipes: Mapping[str, Recipe] | None = None, *, learn: bool = True
+    data: AnnData | MuData,
+    spec: SpotsSpec,
+    recipes: Mapping[str, Recipe] | None = None,
+    *,
+    learn: bool = True,
+    opened: Mapping[str, Any] | None = None,
 ) -> Spots:
-    """Read and check the spots of `data`; nothing is written to it.
+    """Read and check the spots of `data`; nothing is written to it. Matrices that were `opened` before are not again.
 
     A modality whose ``obsm`` key is not there is made of raw counts, if `recipes` has one for it. With `learn` there
     must be something to learn from: a modality that no spot has, or whose values are all the same, and modalities
@@ -52,7 +57,9 @@ def read_spots(
     modalities = {
         name: _read_mudata_modality(data, name, key, spec, (recipes or {}).get(name), learn)
         if isinstance(data, MuData)
-        else _read_modality(data, name, key, spec, (recipes or {}).get(name), learn, where="adata")
+        else _read_modality(
+            data, name, key, spec, (recipes or {}).get(name), learn, where="adata", opened=(opened or {}).get(name)
+        )
         for name, key in spec.modalities.items()
     }
     if learn:
@@ -113,7 +120,15 @@ def check_same_features(spots: Spots, state: Mapping[str, Any]) -> None:
 
 
 def _read_modality(
-    adata: AnnData, name: str, key: str, spec: SpotsSpec, recipe: Recipe | None, learn: bool, *, where: str
+    adata: AnnData,
+    name: str,
+    key: str,
+    spec: SpotsSpec,
+    recipe: Recipe | None,
+    learn: bool,
+    *,
+    where: str,
+    opened: Any = None,
 ) -> Modality:
     argument = "layer" if name in (spec.features or {}) else f"modalities[{name!r}]"  # genes are chosen of a layer
     in_obsm, in_layers = key in adata.obsm, key in adata.layers
@@ -139,7 +154,7 @@ def _read_modality(
         return Modality(
             nothing, np.zeros(0, dtype=bool), names, whole=True, counts=total is not None, argument=argument
         )
-    raw = open_matrix(raw, argument=argument, where=place)
+    raw = open_matrix(raw, argument=argument, where=place) if opened is None else opened
     everything, all_names = raw, names
     if wanted is not None:
         raw, names = named_columns(raw, names, wanted, argument=argument, where=place), tuple(wanted)
@@ -153,7 +168,7 @@ def _read_modality(
         totals = row_sums(everything) if totals is None else totals
         scale = count_scale(everything, total, totals, argument=argument, where=place)
     whole = are_counts(raw)
-    values = dense_matrix(raw, argument=argument, where=place)  # a copy: the user's array is not ours to fill
+    values = to_dense(raw)  # a copy: the user's array is not ours to fill
     if scale is not None:
         values *= scale[:, None]
         np.log1p(values, out=values)
@@ -164,7 +179,7 @@ def _read_modality(
             f"`{argument}`: `{place}` is constant (every spot has the same values). "
             "Leave this modality out or name another array."
         )
-    origin = origin_of(adata, key, argument=argument, where=where) if in_obsm else None
+    origin = origin_of(adata, key, everything, argument=argument, where=where) if in_obsm else None
     logarithms = None if in_obsm or whole or total is not None else log_total(everything)
     return Modality(values, present, names, whole, total is not None, origin, logarithms, argument, place)
 

@@ -98,6 +98,19 @@ class Spots:
         """Number of spots."""
         return len(self.coordinates)
 
+    def sizes(self) -> dict[str, Any]:
+        """Number of spots of each slice, and of those that have each modality, in the order of ``batch_names``.
+
+        ``first_absent`` is the first row without a modality, by name, where there is any.
+        """
+        n = len(self.batch_names)
+        measured = {name: np.bincount(self.batch[m.present], minlength=n) for name, m in self.modalities.items()}
+        return {
+            "all": np.bincount(self.batch, minlength=n).tolist(),
+            "measured": {name: counts.tolist() for name, counts in measured.items()},
+            "first_absent": {n: int(m.present.argmin()) for n, m in self.modalities.items() if not m.present.all()},
+        }
+
     def fingerprint(self) -> str:
         """Hash of all that a model sees: two objects with the same one hold the same data."""
         digest = hashlib.sha256()
@@ -127,4 +140,5 @@ class Spots:
                 for name, m in self.modalities.items()
             },
             "batches": list(self.batch_names),
+            "sizes": self.sizes(),
         }

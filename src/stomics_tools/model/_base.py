@@ -267,8 +267,8 @@ class SpatialModel(BaseModelClass):
         ValueError
             If it is damaged, of another class or format, or if `adata` lacks what the model was trained on.
         """
-        tensors, meta = read_model(dir_path)
-        meta = cls._upgraded(dir_path, meta)
+        tensors, found = read_model(dir_path)
+        meta = cls._upgraded(dir_path, found)
         registry = cls._saved_registry(dir_path, meta)
         where = resolve_device(accelerator, device)
         data = read_data(dir_path) if adata is None else None if adata is False else adata

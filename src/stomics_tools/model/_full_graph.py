@@ -55,14 +55,16 @@ class FullGraphModel(SpatialModel):
         setup_args: dict[str, Any],
         *,
         source: dict[str, Any] | None = None,
+        opened: Mapping[str, Any] | None = None,
     ) -> None:
-        """Register `data`, like other data with the registry `source`; nothing is changed if it cannot be used."""
+        """Register `data`, like other data with the registry `source`; nothing is changed if it cannot be used.
+
+        Matrices of modalities that were `opened` before are not opened again.
+        """
         field = SpotsField(spec)
-        if data.is_view:  # registering it checks it as well, but a view has to be made an object of its own before
-            field.read(
-                data, None if source is None else source["field_registries"][field.registry_key]["state_registry"]
-            )
-            own_data(data)
+        state = None if source is None else source["field_registries"][field.registry_key]["state_registry"]
+        field.check(data, state, opened=opened)
+        own_data(data)
         cls._register(data, field, setup_args, source=source)
 
     def _read(self, data: AnnData | MuData | None, *, learn: bool = False) -> Spots:

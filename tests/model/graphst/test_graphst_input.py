@@ -12,6 +12,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from stomics_tools.data import expression_matrix
 from stomics_tools.model import GraphST
 from stomics_tools.model.graphst._genes import choose
 
@@ -73,7 +74,7 @@ def test_flags_of_genes_of_any_type(adata: AnnData, kind: str) -> None:
         "text": np.where(flags, "TRUE", "FALSE"),
     }[kind]
     first = 3 if kind in ("objects", "nullable") else 0
-    assert choose(adata, None, None, 3000)[0] == [f"gene{i}" for i in range(first, 30, 3)]
+    assert choose(adata, *expression_matrix(adata, None), None, 3000)[0] == [f"gene{i}" for i in range(first, 30, 3)]
 
 
 @pytest.mark.parametrize("column", [["yes"] * 30, [False] * 30])
@@ -81,15 +82,15 @@ def test_flags_that_cannot_be_used_are_passed_over(
     adata: AnnData, column: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     adata.var["highly_variable"] = column
-    assert len(choose(adata, None, None, 3000)[0]) == 30
+    assert len(choose(adata, *expression_matrix(adata, None), None, 3000)[0]) == 30
     assert "highly_variable" in caplog.text
     with pytest.raises(ValueError, match="`genes`"):
-        choose(adata, None, "highly_variable", 3000)
+        choose(adata, *expression_matrix(adata, None), "highly_variable", 3000)
 
 
 def test_highly_variable_genes_where_there_are_some(adata: AnnData) -> None:
     adata.var["highly_variable"] = np.arange(30) % 3 == 0
-    assert choose(adata, None, None, 3000)[0] == [f"gene{i}" for i in range(0, 30, 3)]
+    assert choose(adata, *expression_matrix(adata, None), None, 3000)[0] == [f"gene{i}" for i in range(0, 30, 3)]
     assert _trained(adata).genes == [f"gene{i}" for i in range(0, 30, 3)]
 
 
@@ -107,7 +108,7 @@ def test_the_most_variable_genes(adata: AnnData, counts: bool, dense: bool) -> N
     x[:, 5] = 7  # constant
     values = np.log1p(x / x.sum(1, keepdims=True) * 1e4)
     adata.X = (x if counts else values) if dense else sparse.csr_matrix(x if counts else values)
-    found, total, _ = choose(adata, None, None, 6)
+    found, total, _ = choose(adata, *expression_matrix(adata, None), None, 6)
     best = np.argsort(-values.var(axis=0))[:6]
     assert sorted(found) == sorted(f"gene{i}" for i in best)
     assert (total == pytest.approx(4 * np.median(x.sum(1)))) if counts else (total is None)

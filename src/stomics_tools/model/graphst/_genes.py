@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
 from stomics_tools import _validate
-from stomics_tools.data import decide_counts, expression_matrix, total_counts, variable_genes
+from stomics_tools.data import decide_counts, total_counts, variable_genes
 from stomics_tools.data._columns import part_of_transcriptome, totals_of_column
 from stomics_tools.data._feature_types import warn_of_kinds
 
@@ -27,7 +27,8 @@ _PSEUDOCOUNTS = 4.0  # of a spot of median depth, as in `pp.rna`: log1p then add
 
 def choose(
     adata: AnnData,
-    layer: str | None,
+    values: Any,
+    where: str,
     genes: str | Sequence[str] | None,
     n_top_genes: int | None,
     counts: bool | None = None,
@@ -39,8 +40,10 @@ def choose(
     ----------
     adata
         The object.
-    layer
-        Layer of the expression, ``X`` by default.
+    values
+        Expression ``(n_obs, n_genes)``, opened.
+    where
+        Name of it in messages.
     genes
         Column of ``var``, or names; by default ``var["highly_variable"]`` where there is one, and else the most variable.
     n_top_genes
@@ -61,7 +64,6 @@ def choose(
         raise ValueError(
             f"`n_top_genes={n_top_genes}` has no effect unless `genes` is None: it says which genes to take. Leave it out."
         )
-    values, where = expression_matrix(adata, layer)
     _validate.check_finite(values, argument="layer", where=where)
     names = adata.var_names.astype(str)
     if not names.is_unique:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from stomics_tools.data import Spots, check_batch_sizes, hilbert_order, normalized_adjacency, rings, spatial_knn
+from stomics_tools.data import (
+    Spots,
+    SpotsSpec,
+    check_slice_sizes,
+    hilbert_order,
+    normalized_adjacency,
+    rings,
+    spatial_knn,
+)
 from stomics_tools.data._tensors import to_graph
 from stomics_tools.model._centers import subtract_centers
 from stomics_tools.model._order import Ordered
@@ -108,18 +118,18 @@ def prepare(
     )
 
 
-def check_sizes(spots: Spots, settings: GraphSTSettings) -> None:
-    """Raise ``ValueError`` for spots without expression, or slices with no more spots than neighbours are asked for."""
-    (modality,) = spots.modalities.values()
-    absent = int((~modality.present).sum())
+def check_sizes(sizes: Mapping[str, Any], spec: SpotsSpec, settings: GraphSTSettings) -> None:
+    """Raise ``ValueError`` for spots without expression, or slices with no more spots than neighbours are asked for.
+
+    `sizes` as of :meth:`Spots.sizes`.
+    """
+    ((name, measured),) = sizes["measured"].items()
+    absent = sum(sizes["all"]) - sum(measured)
     if absent:
-        raise ValueError(
-            f"`layer`: {absent} spots have no expression (all NaN; first: row "
-            f"{int(np.flatnonzero(~modality.present)[0])}). Drop them."
-        )
-    if spots.spatial_graph is None:
-        n_neighbors = settings.n_spatial_neighbors
-        check_batch_sizes(spots.n_obs, spots.batch, n_neighbors, argument="n_spatial_neighbors")
+        first = sizes["first_absent"][name]
+        raise ValueError(f"`layer`: {absent} spots have no expression (all NaN; first: row {first}). Drop them.")
+    if spec.spatial_graph_key is None:
+        check_slice_sizes(sizes["all"], settings.n_spatial_neighbors, argument="n_spatial_neighbors")
 
 
 def loops_after(edges: sparse.csr_matrix) -> sparse.csr_matrix:

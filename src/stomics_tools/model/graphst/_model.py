@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stomics_tools import _validate
 from stomics_tools._params import plain_arguments
-from stomics_tools.data import Spots, SpotsSpec
+from stomics_tools.data import Spots, SpotsSpec, expression_matrix
 from stomics_tools.model._full_graph import FullGraphModel, optimizer_arguments, restored
 from stomics_tools.model._outputs import Outputs, chosen_features
 from stomics_tools.model.graphst._genes import N_TOP_GENES, choose
@@ -131,7 +131,7 @@ class GraphST(FullGraphModel):
             said = f"`n_spatial_neighbors={n_spatial_neighbors}`"
             raise ValueError(f"{said} has no effect unless there is no `spatial_graph_key` in setup. Leave it out.")
         if self.adata is not None:
-            check_sizes(self._read(None), self._settings)
+            check_sizes(self._state["sizes"], self._spec, self._settings)
         self._model_summary_string = f"GraphST with n_latent: {self._settings.n_latent}, preset: {preset}"
         self.init_params_ = self._get_init_params(locals())
 
@@ -193,7 +193,8 @@ class GraphST(FullGraphModel):
         if not isinstance(adata, AnnData):
             raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
         args = cls._get_setup_method_args(**locals())
-        names, total, shares = choose(adata, layer, genes, n_top_genes, counts, total_key)
+        values, where = expression_matrix(adata, layer)
+        names, total, shares = choose(adata, values, where, genes, n_top_genes, counts, total_key)
         spec = SpotsSpec(
             {_MODALITY: layer or "X"},
             spatial_key,
@@ -204,7 +205,7 @@ class GraphST(FullGraphModel):
             total_genes=None if shares is None else {_MODALITY: shares},
             total_key=total_key,
         )
-        cls._setup(adata, spec, args)
+        cls._setup(adata, spec, args, opened={_MODALITY: values})
 
     def train(
         self,
@@ -374,7 +375,7 @@ class GraphST(FullGraphModel):
         return dict(self._init_arguments)
 
     def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
-        check_sizes(spots, self._settings)
+        check_sizes(spots.sizes(), self._spec, self._settings)
         moments = (self.module.center, self.module.scale) if self.is_trained_ else None
         return prepare(spots, self._settings, moments=moments)
 

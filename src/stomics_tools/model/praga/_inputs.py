@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from stomics_tools.data import Spots, check_batch_sizes, feature_knn, hilbert_order, normalized_adjacency, spatial_knn
+from stomics_tools.data import (
+    Spots,
+    SpotsSpec,
+    check_slice_sizes,
+    feature_knn,
+    hilbert_order,
+    normalized_adjacency,
+    spatial_knn,
+)
 from stomics_tools.data._tensors import to_graph
 from stomics_tools.model._centers import subtract_centers
 from stomics_tools.model._order import Ordered
@@ -67,14 +77,13 @@ class Inputs(Ordered):
         )
 
 
-def check_sizes(spots: Spots, settings: PragaSettings) -> None:
-    """Raise ``ValueError`` unless every slice has more spots than neighbours are asked for."""
-    if spots.spatial_graph is None:
-        check_batch_sizes(spots.n_obs, spots.batch, settings.n_spatial_neighbors, argument="n_spatial_neighbors")
-    for name, modality in spots.modalities.items():
-        if name not in spots.feature_graphs and modality.present.any():
-            batch = spots.batch[modality.present]
-            check_batch_sizes(len(batch), batch, settings.n_feature_neighbors, argument="n_feature_neighbors")
+def check_sizes(sizes: Mapping[str, Any], spec: SpotsSpec, settings: PragaSettings) -> None:
+    """Raise ``ValueError`` unless every slice (see :meth:`Spots.sizes`) has more spots than neighbours are asked for."""
+    if spec.spatial_graph_key is None:
+        check_slice_sizes(sizes["all"], settings.n_spatial_neighbors, argument="n_spatial_neighbors")
+    for name, measured in sizes["measured"].items():
+        if name not in (spec.feature_graph_keys or {}) and any(measured):
+            check_slice_sizes(measured, settings.n_feature_neighbors, argument="n_feature_neighbors")
 
 
 def prepare(

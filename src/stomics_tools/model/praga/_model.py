@@ -117,7 +117,7 @@ class PRAGA(ModalitiesModel):
         weights = dict(zip(names, self._settings.loss_weights_of(len(names)), strict=True))
         self._loss_weights = [weights[name] for name in sorted(names)]
         if self.adata is not None:
-            check_sizes(self._read(None), self._settings)
+            check_sizes(self._state["sizes"], self._spec, self._settings)
         self._model_summary_string = (
             f"PRAGA with modalities {names}, n_latent: {self._settings.n_latent}, data_type: {data_type}"
         )
@@ -226,7 +226,7 @@ class PRAGA(ModalitiesModel):
         return meta
 
     def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
-        check_sizes(spots, self._settings)
+        check_sizes(spots.sizes(), self._spec, self._settings)
         if not self.is_trained_:
             return prepare(spots, self._settings)
         learned = [(graph.graph, graph.value.detach()) for graph in self.module.learned] if trained_on else None

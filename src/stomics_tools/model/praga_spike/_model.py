@@ -159,7 +159,7 @@ class PRAGASpike(ModalitiesModel):
         _validate.check_effects(self._given, self._settings, EFFECTS)
         check_ready_graphs(self._given, self._spec, feature_graphs=self._settings.feature_graphs)
         if self.adata is not None:
-            check_sizes(self._read(None), self._settings)
+            check_sizes(self._state["sizes"], self._spec, self._settings)
         self._model_summary_string = f"PRAGASpike with modalities {list(weights)}, n_latent: {n_latent}"
         self.init_params_ = self._get_init_params(locals())
 
@@ -339,11 +339,9 @@ class PRAGASpike(ModalitiesModel):
             Multiply-accumulates of the linear maps behind it, as folded, in floating point.
         ``synaptic_operations``
             Additions that its events set off there: firing rate x steps x ``macs``.
-        ``energy_estimate_mj``
+        ``energy_estimate_mj``, ``floating_energy_estimate_mj``
             0.9 pJ a synaptic operation and 4.6 pJ a multiply-accumulate of a map of real-valued input, in millijoule
-            for the whole object; it is never a measurement.
-        ``floating_energy_estimate_mj``
-            The same if every map were of floating point.
+            for the whole object; the same if every map were of floating point. Never a measurement.
 
         Counted is what leads to the membrane after the layers; normalisations, activations, softmax and the correction
         by a spot's own values are not. Source of the constants (``attrs["estimate"]``): Horowitz, Computing's energy
@@ -373,6 +371,7 @@ class PRAGASpike(ModalitiesModel):
         return {**meta, "arguments": arguments}
 
     def _prepare(self, spots: Spots, *, trained_on: bool) -> Tissue:
+        check_sizes(spots.sizes(), self._spec, self._settings)
         return prepare(spots, self._settings, self.module if self.is_trained_ else None)
 
     def _make_module(self, inputs: Tissue) -> SpikeModule:
