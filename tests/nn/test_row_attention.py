@@ -297,12 +297,23 @@ def test_block(form, residual):
     assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
 
 
+@pytest.mark.parametrize("form", ["ssa", "sdt1", "sdt2", "qk_channel"])
+def test_steps_read_together_in_blocks(form):
+    attention, x, segments = _attention(form, joint_steps=2), _x(7), torch.tensor(SEGMENTS)
+    y = attention(x, segments)
+    assert not torch.allclose(y, _attention(form)(x, segments))
+    torch.testing.assert_close(attention.in_blocks(x, segments, 5), y)
+    torch.testing.assert_close(torch.cat([attention(x[i:j]) for i, j in itertools.pairwise(SEGMENTS)]), y)
+
+
 def test_wrong_arguments():
     for arguments, message in (
         ({"form": "softmax"}, "`form` must be one of .*'dssa'.*, found 'softmax'"),
         ({"form": "ssa", "n_groups": 4}, "`n_groups` is for `form='dssa'`, found `form='ssa'`"),
         ({"n_steps": 0}, "`n_steps` must be at least 1, found 0"),
         ({"form": "sdt3", "n_steps": 4}, "`Multispike` has no state"),
+        ({"joint_steps": 3}, "`joint_steps` must divide the 4 time steps.*found 3 and 'ssa'"),
+        ({"form": "dssa", "joint_steps": 2}, "be 1 with `form='qk_token'` and 'dssa', found 2 and 'dssa'"),
         ({"n_heads": 5}, "`n_features` must be a multiple of `n_heads`, found 12 and 5"),
     ):
         with pytest.raises(ValueError, match=message):

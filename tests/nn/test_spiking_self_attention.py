@@ -33,7 +33,8 @@ def _attention(form="ssa", **settings):
             layer.norm.weight.data.fill_(3.0)
             layer.norm.bias.data.fill_(0.5)
         for seed in range(5):
-            attention(_x(seed))
+            x = _x(seed)
+            attention(x if attention.joint_steps == 1 else torch.cat([x, x[:1]]))
         if attention.attention_norm is not None:
             attention.attention_norm.running_var.fill_(0.05)
     return attention.eval()
@@ -266,6 +267,52 @@ def test_sums_over_rows_in_units_of_their_mean(form):
     expected = attention.project(fired * spikes["query" if form == "mask" else "key"])
     torch.testing.assert_close(attention(x), expected)
     torch.testing.assert_close(attention(x.repeat(1, 1, 10, 1))[:, :, :N], expected)
+
+
+@pytest.mark.parametrize("form", ["ssa", "mask", "channel"])
+@pytest.mark.parametrize("scale", [0.5, None])
+def test_steps_that_are_read_together(form, scale):
+    """Rows of two steps as one set of twice as many, pair by pair; the steps of another pair do not count."""
+    threshold = 0.5 if scale is None else 1.0
+    attention = _attention(form, scale=scale, joint_steps=2, attention_threshold=threshold, output_spikes=False)
+    x = torch.cat([_x(), _x(1)[:1]])
+    spikes = {name: layer(x).unflatten(-1, (HEADS, -1)) for name, layer in attention.layers.items()}
+    y = torch.zeros(4, B, N, HEADS, C // HEADS, dtype=x.dtype)
+    dense = torch.zeros(B, N, N, dtype=x.dtype)
+    for pair, b, head in itertools.product(((0, 1), (2, 3)), range(B), range(HEADS)):
+        own = {name: torch.cat([s[t, b, :, head] for t in pair]) for name, s in spikes.items()}  # (2 N, d)
+        q, k, v = own["query"], own["key"], own.get("value")
+        right = {"ssa": k, "channel": q}.get(form, k if v is None else k * v)
+        pairs = (k if form == "channel" else q) @ right.T
+        dense[b] += sum(pairs[i * N : (i + 1) * N, j * N : (j + 1) * N] for i in range(2) for j in range(2))
+        if form == "ssa":
+            sums = pairs @ v * (scale or 1 / (2 * N))
+        else:
+            rates = right.mean(0) if scale is None else right.sum(0)
+            sums = (rates / (2 * rates.mean().clamp(min=0.01)) if scale is None else rates).expand(2 * N, -1)
+        for i, t in enumerate(pair):
+            y[t, b, :, head] = sums[i * N : (i + 1) * N]
+    y = y.flatten(3)
+    if form == "ssa" and scale is None:
+        norm = attention.attention_norm
+        y = (y - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
+    fired = LIFNode(tau=2.0, v_threshold=threshold)(y)
+    assert 0 < fired.mean() < 1
+    gate = {"mask": "query", "channel": "key"}.get(form)
+    fired = fired * spikes[gate].flatten(3) if gate else fired
+    torch.testing.assert_close(attention(x), attention.project(fired))
+    state = attention.accumulate(x[:, :, :4]) + attention.accumulate(x[:, :, 4:])
+    torch.testing.assert_close(attention.read(x[:, :, 4:], state, N), attention(x)[:, :, 4:])
+    total = dense.sum(-1, keepdim=True)
+    weights = attention.attention_weights(x, torch.arange(N))
+    torch.testing.assert_close(weights, torch.where(total > 0, dense / total, 0.0))
+
+
+def test_wrong_joint_steps():
+    with pytest.raises(ValueError, match="`joint_steps` must be at least 1, and 1 with `form='token'`, found 2"):
+        SpikingSelfAttention(12, 3, "token", joint_steps=2)
+    with pytest.raises(ValueError, match="`joint_steps`: 3 time steps are no multiple of 2"):
+        SpikingSelfAttention(12, 3, joint_steps=2)(torch.zeros(3, 1, 5, 12))
 
 
 @pytest.mark.parametrize("form", FORMS)

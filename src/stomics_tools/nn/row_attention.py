@@ -71,6 +71,9 @@ class SpikingRowAttention(nn.Module):
     neuron
         Threshold to a module from ``(T, ...)`` to spikes of that shape: leaky integrate-and-fire by default,
         :class:`Multispike` of 5 levels for ``"sdt3"``.
+    joint_steps
+        Time steps that are read together, a divisor of `n_steps`; 1: each by itself. Not of ``"qk_token"`` and
+        ``"dssa"``. See :class:`SpikingSelfAttention`.
     n_groups
         Of ``"dssa"``: groups of each segment, of rows that lie one after the other; 64 by default. With the rows along a
         space-filling curve a group is a compact piece of tissue.
@@ -88,6 +91,7 @@ class SpikingRowAttention(nn.Module):
         *,
         n_steps: int | None = None,
         neuron: Callable[[float], nn.Module] | None = None,
+        joint_steps: int = 1,
         n_groups: int | None = None,
         output_spikes: bool = False,
         bits: Bits = None,
@@ -106,12 +110,19 @@ class SpikingRowAttention(nn.Module):
             raise ValueError(f"`n_steps` must be at least 1, found {n_steps}.")
         if stateless and self.n_steps > 1:
             raise ValueError(f"`n_steps`: `Multispike` has no state, all steps would be the same, found {n_steps}.")
+        if joint_steps < 1 or self.n_steps % joint_steps or (joint_steps > 1 and form in ("qk_token", "dssa")):
+            raise ValueError(
+                f"`joint_steps` must divide the {self.n_steps} time steps, and be 1 with `form='qk_token'` and 'dssa', "
+                f"found {joint_steps} and {form!r}."
+            )
         shared: dict[str, Any] = {"neuron": neuron, "output_spikes": output_spikes, "bits": bits}
         self.inner: SpikingSelfAttention | DualSpikeAttention
         if form == "dssa":
             self.inner = DualSpikeAttention(n_features, n_heads, n_groups=n_groups or _N_GROUPS, **shared)
         else:
-            self.inner = SpikingSelfAttention(n_features, n_heads, scale=None, **_SETTINGS[form], **shared)
+            self.inner = SpikingSelfAttention(
+                n_features, n_heads, scale=None, joint_steps=joint_steps, **_SETTINGS[form], **shared
+            )
 
     def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
         """What each row reads from the rows of its segment.

@@ -85,9 +85,14 @@ class SpikingSelfAttention(nn.Module):
         Of ``"ssa"``: keeps the sum near the threshold. Since sums over rows grow with N, a number serves sets of some
         hundred rows. None is for sets of any size: ``"ssa"`` puts ``BN(Q K^T V / N)`` in the place of the sum;
         ``"mask"`` and ``"channel"`` put half of what each channel has in units of the mean channel of its head,
-        ``r / (2 max(mean r, 0.01))`` with the rate ``r = sum / N``; ``"token"``, which sums over no rows, stays.
+        ``r / (2 max(mean r, 0.01))`` with the rate ``r = sum / N``, made for the threshold
+        0.5; ``"token"``, which sums over no rows, stays.
     attention_threshold
         Threshold of the neurons after attention.
+    joint_steps
+        Time steps that are read together: keys, values and sums over rows are those of as many consecutive steps, so
+        that a query reads from rows at other steps too. 1: each step by itself. Not of ``"token"``. Spatial-temporal
+        attention of Lee et al., Spiking Transformer with spatial-temporal attention, 2025.
     value_ratio
         Of ``"ssa"``: width of all values in units of `n_features`.
     neuron
@@ -108,6 +113,7 @@ class SpikingSelfAttention(nn.Module):
         *,
         scale: float | None = 0.125,
         attention_threshold: float = 1.0,
+        joint_steps: int = 1,
         value_ratio: int = 1,
         neuron: Callable[[float], nn.Module] = lif,
         output_spikes: bool = True,
@@ -123,7 +129,9 @@ class SpikingSelfAttention(nn.Module):
             raise ValueError(f"`value_ratio` must be at least 1, and 1 unless `form='ssa'`, found {value_ratio}.")
         if not attention_threshold > 0:
             raise ValueError(f"`attention_threshold` must be above 0, found {attention_threshold}.")
-        self.n_heads, self.form, self.scale = n_heads, form, scale
+        if joint_steps < 1 or (joint_steps > 1 and form == "token"):
+            raise ValueError(f"`joint_steps` must be at least 1, and 1 with `form='token'`, found {joint_steps}.")
+        self.n_heads, self.form, self.scale, self.joint_steps = n_heads, form, scale, joint_steps
         names = ("query", "key", "value") if form in ("ssa", "mask") else ("query", "key")
         n_values = value_ratio * n_features
         widths = {"query": n_features, "key": n_features, "value": n_values}
@@ -221,25 +229,37 @@ class SpikingSelfAttention(nn.Module):
         left, right = (key, query) if self.form == "channel" else (query, key)
         if self.form == "mask":
             right = key * heads["value"]
+        right = self._over_steps(right)
         products = torch.einsum("tbhrd,tbhnd->brn", left[..., rows, :], right)
         return within(products, rows, segment_of_rows(lengths, x.device))
 
     def _state(self, heads: Mapping[str, Tensor]) -> Tensor:
         if self.form == "ssa":
-            return heads["key"].mT @ heads["value"]
+            return self._over_steps(heads["key"].mT @ heads["value"])
         if self.form == "mask":
-            return (heads["key"] * heads["value"]).sum(-2, keepdim=True)
+            return self._over_steps((heads["key"] * heads["value"]).sum(-2, keepdim=True))
         query = heads["query"]
-        return query.sum(-2, keepdim=True) if self.form == "channel" else query.new_zeros(*query.shape[:-2], 1, 1)
+        if self.form == "token":
+            return query.new_zeros(*query.shape[:-2], 1, 1)
+        return self._over_steps(query.sum(-2, keepdim=True))
+
+    def _over_steps(self, x: Tensor) -> Tensor:
+        """Sum over the steps that are read together, at each of them, ``(T, ...)``."""
+        if self.joint_steps == 1:
+            return x
+        if len(x) % self.joint_steps:
+            raise ValueError(f"`joint_steps`: {len(x)} time steps are no multiple of {self.joint_steps}.")
+        return x.unflatten(0, (-1, self.joint_steps)).sum(1).repeat_interleave(self.joint_steps, dim=0)
 
     def _mixed(self, heads: Mapping[str, Tensor], state: Tensor, n_rows: int) -> Tensor:
         """What rows have read, ``(T, B, heads, N, d)``: sums for ``"ssa"``, spikes for the other forms."""
+        n_read = max(n_rows, 1) * self.joint_steps
         if self.form == "ssa":
-            return heads["query"] @ state * (1 / max(n_rows, 1) if self.scale is None else self.scale)
+            return heads["query"] @ state * (1 / n_read if self.scale is None else self.scale)
         if self.form == "token":
             return self.attention_neuron(heads["query"].sum(-1, keepdim=True)) * heads["key"]
         if self.scale is None:
-            rate = state / max(n_rows, 1)
+            rate = state / n_read
             state = rate / (2 * rate.mean(-1, keepdim=True).clamp(min=_LEAST_RATE))
         return self.attention_neuron(state) * heads["query" if self.form == "mask" else "key"]
 
