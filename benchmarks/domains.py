@@ -26,7 +26,7 @@ from stomics_tools.data import spatial_knn
 from stomics_tools.metrics import score_labels
 from stomics_tools.model import PRAGA, PRAGASpike
 from stomics_tools.pp import smooth
-from stomics_tools.tl import spatial_domains
+from stomics_tools.tl import spatial_components, spatial_domains
 
 DEFAULT_OUT = RESULTS / "domains.csv"
 REP = "X_benchmark"
@@ -41,6 +41,12 @@ def smoothed(mdata: MuData, seed: int, epochs: int | None, *, n_hops: int) -> np
     mdata.obsm[REP] = side_by_side(mdata)
     smooth(mdata, REP, n_hops=n_hops, batch_key=batch_key(mdata))
     return mdata.obsm["X_smooth"]
+
+
+def components_of_space(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
+    keys = {name: COMPONENTS[name] for name in mdata.mod}
+    spatial_components(mdata, keys, batch_key=batch_key(mdata), key_added="benchmark")
+    return mdata.obsm["X_benchmark"]
 
 
 def hops(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
@@ -90,6 +96,7 @@ METHODS = {
     **{"pca" if n == 0 else f"smooth{n}": Method(partial(smoothed, n_hops=n), "baseline") for n in range(4)},
     **{f"smooth{n}_recipe": Method(partial(smoothed, n_hops=n), "default") for n in range(1, 4)},
     "hops3": Method(hops, "baseline"),
+    "spatial_components": Method(components_of_space, "default", seeds=10),
     "praga_10x": Method(partial(praga, data_type="10x"), "published"),
     "dense_10x": Method(partial(dense, data_type="10x"), "published", data=PUBLISHED_PAIRS),
     "spatialglue": Method(spatialglue, "published", data=PAIRED),

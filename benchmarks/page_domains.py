@@ -38,7 +38,7 @@ TABLES: dict[str, Table] = {
         parts(
             (
                 *("pca", *SMOOTH, "hops3", "spatialglue", "praga_10x", "dense_10x", "praga_spots", "dense_spots"),
-                *("praga_simulation", "dense_simulation", "praga_spike"),
+                *("praga_simulation", "dense_simulation", "spatial_components", "praga_spike"),
             ),
             "method",
         ),
@@ -54,7 +54,7 @@ TABLES: dict[str, Table] = {
         [
             *parts(("pca", *SMOOTH), "method"),
             *parts(RECIPE, "method"),
-            *parts(("hops3", "praga_10x", "praga_spots", "praga_spike"), "method"),
+            *parts(("hops3", "spatial_components", "praga_10x", "praga_spots", "praga_spike"), "method"),
         ],
         column="ari",
         digits=3,
@@ -75,7 +75,7 @@ TABLES: dict[str, Table] = {
     "two modalities": Table(
         "domains.csv",
         "method",
-        parts(("pca", *SMOOTH, "hops3", "spatialglue", "praga_spike"), "method"),
+        parts(("pca", *SMOOTH, "hops3", "spatialglue", "spatial_components", "praga_spike"), "method"),
         parts(
             (
                 *("151673_he", "151675_he", "sim_noise", "sim_batches", "sim_uneven", "sim_one_modality"),
@@ -96,7 +96,11 @@ TABLES: dict[str, Table] = {
             Part("mean of the six sections of HER2ST", SECTIONS),
             Part("mean of all fourteen", (*EIGHT, *SECTIONS)),
         ],
-        [*parts(SMOOTH, "method"), *parts(RECIPE, "method"), *parts(("praga_spike", "graphst"), "method")],
+        [
+            *parts(SMOOTH, "method"),
+            *parts(RECIPE, "method"),
+            *parts(("spatial_components", "praga_spike", "graphst"), "method"),
+        ],
         column="ari",
         digits=3,
         counts=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +37,30 @@ def as_trained(
     """
     with named("load_model"):
         setup: dict[str, Any] = model_class.load_registry(folder)["setup_args"]
+    return in_form_of(setup, data, batch_key, what="model", say=say)
+
+
+def in_form_of(
+    setup: Mapping[str, Any],
+    data: AnnData | MuData,
+    batch_key: str | None,
+    *,
+    what: str,
+    say: Callable[[str, str], None],
+) -> tuple[AnnData | MuData, str]:
+    """The data in the form of those with the keys `setup`, and the column of their slices, or ``"none"``."""
     keys = setup["modalities"]
     if isinstance(data, AnnData) and len(keys) > 1 and not set(keys.values()) <= set(data.obsm):
         data = as_mudata(data, None)
-    column = setup["batch_key"]
+    column = setup.get("batch_key")
     if column is None:
         if batch_key not in (None, NONE):
-            raise ValueError("`batch_key`: the model was trained on one slice and tells none apart. Leave it out.")
+            raise ValueError(f"`batch_key`: the {what} was fitted on one slice and tells none apart. Leave it out.")
         return data, NONE
     parts = list(data.mod.values()) if isinstance(data, MuData) else []
     there = any(column in part.obs for part in (data, *parts))
     if batch_key == NONE and there:
-        raise ValueError(f"`batch_key`: the model tells slices apart by obs[{column!r}], which the input has as well.")
+        raise ValueError(f"`batch_key`: the {what} tells slices apart by obs[{column!r}], which the input has as well.")
     if batch_key not in (None, NONE, column):
         data.obs[column] = obs_column(data, str(batch_key), argument="batch_key").astype(str).to_numpy()
         say("columns", f"slices by obs[{batch_key!r}], written to obs[{column!r}] as in training")

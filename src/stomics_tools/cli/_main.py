@@ -24,6 +24,7 @@ from stomics_tools.cli._info import info
 from stomics_tools.cli._output import one_line
 from stomics_tools.cli._praga import praga, praga_spike
 from stomics_tools.cli._simulate import COMMANDS as SIMULATE
+from stomics_tools.cli._spatial_components import spatial_components
 from stomics_tools.cli._spelling import (
     HelpFormatter,
     config_first,
@@ -39,6 +40,7 @@ from stomics_tools.cli._var_st import var_st
 Command = Callable[..., None]
 COMMANDS: dict[str, Command | Mapping[str, Command]] = {
     "demo": demo,
+    "spatial-components": spatial_components,
     "praga-spike": praga_spike,
     "praga": praga,
     "graphst": graphst,
