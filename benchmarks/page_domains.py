@@ -186,4 +186,30 @@ TABLES: dict[str, Table] = {
             Part("softmax", method=SOFTMAX, column="beside_mib"),
         ],
     ),
+    "packed": Table(
+        "packed_linear.csv",
+        "rows, map",
+        parts(
+            {
+                f"{n} x {shape}": f"{n:,}, {shape}"
+                for n in (4000, 20_000, 100_000)
+                for shape in ("64 to 64", "64 to 128", "50 to 64", "3000 to 64")
+                if (n, shape) != (100_000, "3000 to 64")
+            },
+            "dataset",
+        ),
+        [
+            Part(f"{name}, ms", method="threads=1", column=f"ms_{form}")
+            for name, form in (
+                ("trained", "trained"),
+                ("floating", "floating"),
+                ("packed", "packed"),
+                ("first call", "first_packed"),
+            )
+        ]
+        + [
+            Part(f"2 threads: {name}", method="threads=2", column=f"ms_{form}")
+            for name, form in (("floating", "floating"), ("packed", "packed"))
+        ],
+    ),
 }
