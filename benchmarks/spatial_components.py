@@ -49,11 +49,16 @@ def measure(n_obs: int, n_modalities: int) -> dict[str, float]:
     keys = {name: name for name in "abc"[:n_modalities]}
     st.tl.spatial_components(tissue(500, n_modalities), keys)
     adata, before = tissue(n_obs, n_modalities), peak_mib()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     st.tl.spatial_components(adata, keys)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
     n_components = adata.obsm["X_spatial_components"].shape[1]
-    return {"seconds": seconds, "components": n_components, "more_mib": peak_mib() - before}
+    return {
+        "seconds": seconds,
+        "processor_seconds": processor,  # on a machine that others use as well
+        "components": n_components,
+        "more_mib": peak_mib() - before,
+    }
 
 
 def usual(adata: AnnData, scaled: bool, n_comps: int) -> np.ndarray:
