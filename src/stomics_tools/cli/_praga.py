@@ -41,7 +41,7 @@ def praga(
 
     Prepares each modality, trains, and writes the input with what was found: obsm["X_praga"] (latent representation),
     obs["praga_domain"] (domains, if their number is given or there are labels), graphs in obsp, and settings in
-    uns["praga"].
+    uns["praga"]. Settings of the model and of training that are not given are the published ones of the data type.
 
     Parameters
     ----------
@@ -150,7 +150,8 @@ def praga_spike(
 
     Prepares each modality, trains, and writes the input with what was found: obsm["X_praga_spike"] (latent
     representation), obs["praga_spike_domain"] (domains, if their number is given or there are labels), graphs in obsp,
-    weights of modalities in obsm, and settings in uns["praga_spike"].
+    weights of modalities in obsm, and settings in uns["praga_spike"]. Settings of the model and of training that are not given are
+    those of stomics_tools.model.PRAGASpike.
 
     Parameters
     ----------
@@ -206,7 +207,7 @@ def praga_spike(
     n_feature_neighbors
         Spots of each feature graph.
     max_epochs
-        Steps of training. Default, as for all above and the next two: that of the model.
+        Steps of training.
     lr
         Learning rate.
     patience
