@@ -119,20 +119,20 @@ def predictors(
 def covariances(
     x: Sequence[np.ndarray], present: Sequence[np.ndarray], ring: sparse.csr_matrix, complete: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Second moments of the complete spots, and of those with the mean of their neighbors made symmetric, float64."""
+    """Second moments of the complete spots, and of those with the mean of their neighbors made symmetric, float64.
+
+    A spot without neighbors agrees with nothing: it adds to the first alone.
+    """
     width = sum(part.shape[1] for part in x)
-    spread, common, n_linked = np.zeros((width, width)), np.zeros((width, width)), 0
+    spread, common = np.zeros((width, width)), np.zeros((width, width))
     for rows in chunks(len(complete)):
-        part = ring[rows]
-        found = [ring_means(part, own, there) for own, there in zip(x, present, strict=True)]
-        linked = np.logical_and.reduce([known for _, known in found]) & complete[rows]
-        own = np.hstack([part[rows] for part in x]).astype(np.float64)
-        means = np.hstack([means for means, _ in found])[linked].astype(np.float64)
-        common += own[linked].T @ means
-        n_linked += int(linked.sum())
-        own = own[complete[rows]]
+        part, kept = ring[rows], complete[rows]
+        means = [ring_means(part, own, there)[0][kept] for own, there in zip(x, present, strict=True)]
+        own = np.hstack([part[rows][kept] for part in x]).astype(np.float64)
         spread += own.T @ own
-    return spread / complete.sum(), (common + common.T) / (2 * max(n_linked, 1))
+        common += own.T @ np.hstack(means).astype(np.float64)
+    n = complete.sum()
+    return spread / n, (common + common.T) / (2 * n)
 
 
 def moments(

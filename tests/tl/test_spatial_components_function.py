@@ -397,6 +397,24 @@ def test_mistakes_are_named_before_anything_is_changed(adata, arguments, error, 
     assert (set(adata.obsm), set(adata.uns)) == before
 
 
+def test_a_graph_without_edges_is_refused(adata):
+    adata.obsp["g"] = sparse.csr_matrix((adata.n_obs, adata.n_obs))
+    with pytest.raises(ValueError, match=r"`spatial_graph_key`: `adata.obsp\['g'\]` has no edges"):
+        st.tl.spatial_components(adata, MODALITIES, spatial_graph_key="g")
+
+
+@pytest.mark.parametrize("n_features", [1, 3, 400])
+def test_one_signal_in_any_number_of_features(n_features):
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(size=(200, 2))
+    signal = np.sin(5 * xy[:, :1])
+    adata = AnnData(obsm={"a": 1e6 + signal + 0.5 * rng.normal(size=(200, n_features)), "spatial": xy})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        st.tl.spatial_components(adata, "a")
+    assert abs(np.corrcoef(adata.obsm[KEY][:, 0], signal[:, 0])[0, 1]) > 0.9
+
+
 def test_names_that_repeat_are_refused(adata):
     adata.obs_names = ["a"] * adata.n_obs
     with pytest.raises(ValueError, match="`adata.obs_names` are not unique"):
@@ -412,7 +430,7 @@ def test_missing_values_are_refused(adata):
 def test_noise_is_said_to_be_noise():
     rng = np.random.default_rng(0)
     noise = AnnData(obsm={"a": rng.normal(size=(2000, 5)), "spatial": rng.uniform(size=(2000, 2))})
-    with pytest.warns(UserWarning, match=r"`signal_threshold=0.1`: 0 components reach it; kept are 2"):
+    with pytest.warns(UserWarning, match=r"`signal_threshold=0.1`: no component reaches it; kept are 2"):
         st.tl.spatial_components(noise, "a")
     assert noise.obsm[KEY].shape == (2000, 2)
     assert noise.obsm[KEY].std() < 0.3  # of a variance of 1

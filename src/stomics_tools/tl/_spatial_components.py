@@ -127,7 +127,7 @@ def spatial_components(
     Warns
     -----
     UserWarning
-        If fewer than two components reach `signal_threshold`: the values then say next to nothing about the tissue.
+        If no component reaches `signal_threshold`: the values then say next to nothing about the tissue.
 
     Examples
     --------
@@ -165,6 +165,9 @@ def spatial_components(
         check_same_features(spots, state)
     if spots.spatial_graph is None:
         check_batch_sizes(spots.n_obs, spots.batch, given["n_neighbors"])
+    elif not spots.spatial_graph.count_nonzero():
+        where = f"{'mdata' if isinstance(adata, MuData) else 'adata'}.obsp[{given['spatial_graph_key']!r}]"
+        raise ValueError(f"`spatial_graph_key`: `{where}` has no edges. Build it anew, or leave it out.")
 
     start = logg.info("computing spatial components")
     order, found, distances = rings_of(spots, given["n_neighbors"], given["n_hops"])
@@ -249,12 +252,11 @@ def rings_of(spots: Spots, n_neighbors: int, n_hops: int) -> tuple[np.ndarray, l
 
 
 def _check_signal(eigenvalues: np.ndarray, threshold: float) -> None:
-    n_above = int((eigenvalues > threshold).sum())
-    if n_above < min(2, len(eigenvalues)):
+    if eigenvalues[0] <= threshold:
         warnings.warn(
-            f"`signal_threshold={threshold}`: {n_above} components reach it; kept are {len(eigenvalues)}, with correlations "
-            f"of spots and neighbors of {np.round(eigenvalues, 3).tolist()}. The values say next to nothing about the "
-            "tissue: check the coordinates and the preparation.",
+            f"`signal_threshold={threshold:g}`: no component reaches it; kept are {len(eigenvalues)}, with correlations of "
+            f"spots and neighbors of {np.round(eigenvalues, 3).tolist()}. They say next to nothing about the tissue: check "
+            "the coordinates and the preparation.",
             UserWarning,
             stacklevel=3,
         )
