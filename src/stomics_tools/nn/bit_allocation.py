@@ -156,7 +156,7 @@ def _measuring(layers: Sequence[Quantized], errors: Tensor) -> Iterator[None]:
 
             def backward(grad: Tensor) -> None:
                 rows, slopes = (x.flatten(0, -2), grad.flatten(0, -2)) if linear else (x, grad)
-                stride = -(-len(rows) // _MAX_ROWS)
+                stride = max(-(-len(rows) // _MAX_ROWS), 1)
                 rows, slopes = rows[::stride], slopes[::stride]
                 for k, change in enumerate(rounding):
                     errors[i, k] += (
