@@ -14,6 +14,9 @@ PCA = "X_pca"
 PROTEIN = "X_protein"
 LSI = "X_lsi"
 SMOOTH = "X_smooth"
+SPATIAL_COMPONENTS = "spatial_components"
+"""Name of the results of :func:`stomics_tools.tl.spatial_components`."""
+
 DOMAIN = "spatial_domain"
 """Column of the domains that were found."""
 

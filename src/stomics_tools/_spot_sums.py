@@ -87,6 +87,7 @@ def leading_axes(
     if n_features <= _MAX_SQUARE:
         square = np.zeros((n_features, n_features))
         for _, x in standardized(values, present, batch, centers, scale):
+            x = x.astype(np.float32)
             square += x.T @ x
         return eigh(square, subset_by_index=[n_features - _N_REDUCED, n_features - 1])[1][:, ::-1]
     x = np.concatenate([x.astype(np.float32) for _, x in standardized(values, present, batch, centers, scale)])

@@ -101,15 +101,16 @@ def spatial_components(
     check_numbers(n_domains=n_domains, seed=seed)
 
     # These take a while to import, which help and a mistyped option need not wait for.
-    from stomics_tools import tl
+    from stomics_tools import _keys, tl
     from stomics_tools.cli._annotation import Annotation
     from stomics_tools.cli._apply import in_form_of
     from stomics_tools.cli._domains import finish
     from stomics_tools.cli._features import usable_features
     from stomics_tools.cli._files import check_fits, check_writable, read_input
     from stomics_tools.cli._prepare import as_mudata, representations
-    from stomics_tools.tl._spatial_components_record import METHOD, find_record
+    from stomics_tools.tl._spatial_components_record import find_record
 
+    key = _keys.SPATIAL_COMPONENTS
     clock.step("import", f"stomics-tools {__version__}")
     report = partial(clock.say, "features")
     data = usable_features(read_input(input), modality, keep_controls=keep_controls, report=report)
@@ -118,7 +119,7 @@ def spatial_components(
         data = as_mudata(data, modality, report=report)
     fit: dict[str, Any] = {}
     if reference is not None:
-        record, _ = find_record(read_input(reference, argument="reference"), METHOD)
+        record, _ = find_record(read_input(reference, argument="reference"), key)
         data, batch_key = in_form_of(record["params"], data, batch_key, what="reference", say=clock.say)
         fit = {"reference": record}
     known = Annotation.of(data, spatial_key=spatial_key, label_key=label_key, batch_key=batch_key)
@@ -132,7 +133,7 @@ def spatial_components(
         )
     with known.named():
         tl.spatial_components(data, **fit, **settings, spatial_key=spatial_key, batch_key=known.slice_key)
-    values = data.uns[METHOD]["eigenvalues"]
+    values = data.uns[key]["eigenvalues"]
     of = "" if reference is None else f", those of {reference}"
     clock.step("fit", f"{len(values)} components, correlation with neighbors {values[0]:.2f} to {values[-1]:.2f}{of}")
-    finish(data, data, METHOD, known, n_domains, seed=seed, output=output, save_model=None, clock=clock)
+    finish(data, data, key, known, n_domains, seed=seed, output=output, save_model=None, clock=clock)

@@ -30,7 +30,7 @@ from stomics_tools.data import (
 )
 from stomics_tools.data._modality_keys import named_modalities
 from stomics_tools.data._origin import recipes_of
-from stomics_tools.tl._spatial_components_record import METHOD, find_record, fit_of, record_of
+from stomics_tools.tl._spatial_components_record import find_record, fit_of, record_of
 
 _DEFAULTS: Mapping[str, Any] = {
     "n_components": 64,
@@ -53,7 +53,7 @@ def spatial_components(
     spatial_graph_key: str | None = None,
     signal_threshold: float = 0.1,
     reference: AnnData | MuData | Mapping[str, Any] | None = None,
-    key_added: str = METHOD,
+    key_added: str = _keys.SPATIAL_COMPONENTS,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Denoise spots by their neighbors, along the directions in which neighbors agree: a closed form, without training.
@@ -191,7 +191,9 @@ def spatial_components(
     if reference is None:
         written = record_of(fit, spots, params)
     else:
-        written = deepcopy({**record, "params": plain_params({"model": METHOD, **params, "reference": source})})
+        written = deepcopy(
+            {**record, "params": plain_params({"model": _keys.SPATIAL_COMPONENTS, **params, "reference": source})}
+        )
     adata = adata.copy() if copy else adata
     adata.obsm[_keys.latent(key_added)] = latent
     adata.uns[key_added] = written

@@ -9,11 +9,11 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from stomics_tools import _keys
 from stomics_tools._params import plain_params
 from stomics_tools._spatial_components import SpatialComponents
 from stomics_tools.data import Spots
 
-METHOD = "spatial_components"
 _PER_COMPONENT = ("eigenvalues", "self_weights", "hop_weights", "noise", "variance", "gram", "target")
 
 
@@ -34,7 +34,7 @@ def record_of(fit: SpatialComponents, spots: Spots, params: Mapping[str, Any]) -
         for m, name in enumerate(sorted(state))
     }
     return {
-        "params": plain_params({"model": METHOD, **params}),
+        "params": plain_params({"model": _keys.SPATIAL_COMPONENTS, **params}),
         "center_slices": bool(fit.center_slices),
         "modalities": modalities,
         **{name: getattr(fit, name) for name in _PER_COMPONENT},
@@ -145,4 +145,4 @@ def find_record(reference: Any, key: str) -> tuple[Mapping[str, Any], str]:
 
 def _is_record(entry: Any) -> bool:
     params = entry.get("params") if isinstance(entry, Mapping) else None
-    return isinstance(params, Mapping) and params.get("model") == METHOD
+    return isinstance(params, Mapping) and params.get("model") == _keys.SPATIAL_COMPONENTS
