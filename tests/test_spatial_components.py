@@ -75,6 +75,8 @@ def test_every_step_equals_its_dense_reference(n_features, n_slices):
     own = [part @ block for part, block in zip(own, fit.encoders, strict=True)]
     y = np.sum(own, axis=0)
     means = np.stack([dense_means(ring, part, True) for part in own for ring in found])
+    moran = (y * dense_means(found[0], y, True)).sum(axis=0) / np.square(y).sum(axis=0)
+    np.testing.assert_allclose(fit.eigenvalues, moran, atol=1e-4)
     latent = fit.transform(values, present, found, batch)
     for k in range(n_kept):
         weights = weights_of(means[:, :, k].T, y[:, k])

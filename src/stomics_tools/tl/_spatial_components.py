@@ -110,7 +110,7 @@ def spatial_components(
         Loadings of the features on the components, float32 ``(n_vars, d)``, where a modality is ``"X"`` or a layer; with
         several of these in one AnnData ``varm["<key_added>_<modality>"]``.
     ``uns["<key_added>"]``
-        ``"eigenvalues"`` ``(d,)``, the correlation of a spot and its neighbors along each component; ``"hop_weights"``
+        ``"eigenvalues"`` ``(d,)``, the correlation of a spot and its neighbors along each component (its Moran's I); ``"hop_weights"``
         ``(n_modalities, n_hops, d)``, modalities in the order of their names; ``"self_weights"`` ``(d,)``;
         ``"modalities"``, each with its ``"loadings"`` ``(n_features, d)``; ``"params"``, and what `reference` needs.
 
