@@ -1,7 +1,6 @@
-"""Spatial domains from multi-omics."""
+"""Spatial domains from multi-omics, by a quantized spike-driven network."""
 
-from stomics_tools.model.praga_spike._encoders import register_encoder
-from stomics_tools.model.praga_spike._layers import MembraneLayer
+from stomics_tools.model.praga_spike._layers import register_encoder
 from stomics_tools.model.praga_spike._model import PRAGASpike
 
-__all__ = ["MembraneLayer", "PRAGASpike", "register_encoder"]
+__all__ = ["PRAGASpike", "register_encoder"]

@@ -19,13 +19,22 @@ from stomics_tools.data import Spots
 from stomics_tools.model._full_graph import optimizer_arguments
 from stomics_tools.model._modalities import ModalitiesModel, check_ready_graphs, weights_by_name
 from stomics_tools.model._outputs import Outputs
-from stomics_tools.model.praga_spike import _outputs as results
-from stomics_tools.model.praga_spike._compress import is_packed, quantize
-from stomics_tools.model.praga_spike._inputs import check_sizes, prepare
-from stomics_tools.model.praga_spike._settings import EFFECTS, Edges, Encoder, Optimizer, SpikeSettings, WeightBits
-from stomics_tools.model.praga_spike._spike_module import SpikeModule
+from stomics_tools.model.praga_spike import _results as results
+from stomics_tools.model.praga_spike._inputs import Inputs, check_sizes, prepare
+from stomics_tools.model.praga_spike._module import SpikeModule
+from stomics_tools.model.praga_spike._quantize import compare_forms, is_packed, packed
+from stomics_tools.model.praga_spike._settings import (
+    EFFECTS,
+    Edges,
+    Encoder,
+    GraphFusion,
+    Optimizer,
+    Residual,
+    SpikeSettings,
+    WeightBits,
+)
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
-from stomics_tools.model.praga_spike._tissue import Tissue
+from stomics_tools.model.praga_spike._start import new_module, restored_module
 from stomics_tools.train import Scheduler
 
 
@@ -125,6 +134,8 @@ class PRAGASpike(ModalitiesModel):
         n_hops: int = 3,
         edges: Edges = "inductive",
         encoder: Encoder | str = "spike",
+        residual: Residual = "membrane",
+        graph_fusion: GraphFusion = "attention",
         n_layers: int = 1,
         n_heads: int = 8,
         n_levels: int = 5,
@@ -136,8 +147,8 @@ class PRAGASpike(ModalitiesModel):
         reparameterize: bool = False,
         use_fusion: bool = True,
         signal_threshold: float = 0.1,
-        hidden_share: float = 0.25,
-        layer_scale: float = 0.01,
+        blind_fraction: float = 0.25,
+        layer_scale: float = 0.1,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         homogeneity_weight: float = 0.1,
         ema_decay: float = 0.9,
@@ -157,7 +168,7 @@ class PRAGASpike(ModalitiesModel):
         weights = weights_by_name(arguments["loss_weights"], list(self._spec.modalities))
         self._loss_weights = [weight for _, weight in sorted(weights.items())]
         _validate.check_effects(self._given, self._settings, EFFECTS)
-        check_ready_graphs(self._given, self._spec, feature_graphs=self._settings.feature_graphs)
+        check_ready_graphs(self._given, self._spec, feature_graphs=self._settings.has_feature_graphs)
         if self.adata is not None:
             check_sizes(self._state["sizes"], self._spec, self._settings)
         self._model_summary_string = f"PRAGASpike with modalities {list(weights)}, n_latent: {n_latent}"
@@ -370,30 +381,36 @@ class PRAGASpike(ModalitiesModel):
         arguments.pop("data_type", None)  # of that model alone, but recorded of all
         return {**meta, "arguments": arguments}
 
-    def _prepare(self, spots: Spots, *, trained_on: bool) -> Tissue:
+    def _prepare(self, spots: Spots, *, trained_on: bool) -> Inputs:
         check_sizes(spots.sizes(), self._spec, self._settings)
-        return prepare(spots, self._settings, self.module if self.is_trained_ else None)
+        if not self.is_trained_:
+            return prepare(spots, self._settings)
+        moments, center_slices = self.module.moments, bool(self.module.center_slices)
+        return prepare(spots, self._settings, moments=moments, center_slices=center_slices)
 
-    def _make_module(self, inputs: Tissue) -> SpikeModule:
-        return results.make_module(inputs, self._loss_weights, self._settings)
+    def _make_module(self, inputs: Inputs) -> SpikeModule:
+        return new_module(inputs, self._loss_weights, self._settings)
 
     def _module_of(self, tensors: Mapping[str, Tensor]) -> SpikeModule:
-        return results.restored_module(tensors, self._loss_weights, self._settings)
+        return restored_module(tensors, self._loss_weights, self._settings)
 
-    def _begin(self, module: SpikeModule, inputs: Tissue) -> None:  # type: ignore[override]
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return super()._make_optimizer(self._groups_of(parameters))
+
+    def _begin(self, module: SpikeModule, inputs: Inputs) -> None:  # type: ignore[override]
         module.set_targets(inputs, self._teacher)
 
-    def _finish(self, module: SpikeModule, inputs: Tissue) -> None:  # type: ignore[override]
+    def _finish(self, module: SpikeModule, inputs: Inputs) -> None:  # type: ignore[override]
         module.finish(inputs)
 
-    def _latent(self, inputs: Tissue, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
+    def _latent(self, inputs: Inputs, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
         index = None if modality is None else sorted(self._spec.modalities).index(modality)
         return results.latent_of(self.module, inputs, trained_on=trained_on, modality=index, batch_size=batch_size)
 
-    def _outputs(self, inputs: Tissue, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
+    def _outputs(self, inputs: Inputs, *, trained_on: bool, batch_size: int = 8192) -> Outputs:
         names = sorted(self._spec.modalities)
         return results.outputs(self.module, inputs, names, trained_on=trained_on, batch_size=batch_size)
 
-    def _denoised(self, inputs: Tissue, *, trained_on: bool) -> dict[str, Tensor]:
+    def _denoised(self, inputs: Inputs, *, trained_on: bool) -> dict[str, Tensor]:
         values = self.module.decode(inputs, results.latent_of(self.module, inputs, trained_on=trained_on))
         return dict(zip(sorted(self._spec.modalities), values, strict=True))

@@ -8,12 +8,15 @@ from typing import Any, Literal, get_args
 
 from stomics_tools import _validate
 
-Encoder = Literal["spike", "spikformer", "relu", "linear"]
+Encoder = Literal["spike", "ssa", "sdt1", "sdt2", "sdt3", "qk_token", "qk_channel", "dssa", "relu"]
 Edges = Literal["inductive", "free", "uniform"]
+Residual = Literal["membrane", "sew"]
+GraphFusion = Literal["attention", "conv"]
 WeightBits = int | Literal["learned", "float"]
 Optimizer = Literal["sgd", "adam"]
 ADDED_ENCODERS: dict[str, Callable[[SpikeSettings], Any]] = {}
-"""Layers of encoders beside those above, by name: see :func:`register_encoder`."""
+"""Attentions of encoders beside those above, by name: see :func:`register_encoder`."""
+_STEPPED = ("ssa", "sdt1", "sdt2", "qk_token", "qk_channel", "dssa")  # neurons leak and fire over time steps
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class SpikeSettings:
     n_hops: int
     edges: Edges
     encoder: Encoder | str
+    residual: Residual
+    graph_fusion: GraphFusion
     n_layers: int
     n_heads: int
     n_levels: int
@@ -37,7 +42,7 @@ class SpikeSettings:
     reparameterize: bool
     use_fusion: bool
     signal_threshold: float
-    hidden_share: float
+    blind_fraction: float
     layer_scale: float
     homogeneity_weight: float
     ema_decay: float
@@ -69,7 +74,9 @@ class SpikeSettings:
             _validate.check_number(getattr(self, name), argument=name, low=0, open_low=True)
         for name in ("ema_decay", "signal_threshold"):
             _validate.check_number(getattr(self, name), argument=name, low=0, high=1)
-        _validate.check_number(self.hidden_share, argument="hidden_share", low=0.01, high=0.9)
+        _validate.check_number(self.blind_fraction, argument="blind_fraction", low=0.01, high=0.9)
+        _validate.check_option(self.residual, get_args(Residual), argument="residual")
+        _validate.check_option(self.graph_fusion, get_args(GraphFusion), argument="graph_fusion")
         _validate.check_option(self.edges, get_args(Edges), argument="edges")
         _validate.check_option(self.encoder, [*get_args(Encoder), *ADDED_ENCODERS], argument="encoder")
         for name in ("use_attention", "reparameterize", "use_fusion"):
@@ -79,7 +86,7 @@ class SpikeSettings:
         self._check_heads()
 
     def _check_heads(self) -> None:
-        if not self.attends:
+        if not self.use_attention or not self.n_layers:
             return
         if self.n_latent % self.n_heads:
             raise ValueError(f"`n_latent={self.n_latent}` must be a multiple of `n_heads={self.n_heads}`.")
@@ -93,9 +100,9 @@ class SpikeSettings:
                 _validate.check_integer(window, argument="attention_windows")
 
     @property
-    def attends(self) -> bool:
-        """Whether there is attention: it is no linear map."""
-        return self.use_attention and self.encoder != "linear"
+    def n_copies(self) -> int:
+        """Neurons of either sign that code a number; ReLU needs no second one."""
+        return 1 if self.encoder == "relu" else 2
 
     @property
     def bits(self) -> int | Literal["learned"] | None:
@@ -103,7 +110,7 @@ class SpikeSettings:
         return None if self.weight_bits == "float" else self.weight_bits
 
     @property
-    def feature_graphs(self) -> bool:
+    def has_feature_graphs(self) -> bool:
         """Whether there are graphs of similar neighborhoods."""
         return self.use_fusion and self.n_feature_neighbors > 0
 
@@ -114,26 +121,25 @@ def _is_added(settings: SpikeSettings) -> bool:
 
 EFFECTS: tuple[_validate.Effect, ...] = (
     (
-        ("encoder", "n_heads", "n_levels", "n_steps", "use_attention", "attention_windows", "weight_bits", "bit_budget")
-        + ("reparameterize", "layer_scale"),
+        ("n_heads", "n_steps", "use_attention", "attention_windows", "reparameterize", "layer_scale", "residual"),
         lambda s: s.n_layers > 0,
         "`n_layers` is above 0",
     ),
-    (("use_attention",), lambda s: _is_added(s) or s.encoder != "linear", "`encoder` is another than 'linear'"),
+    (("n_heads", "attention_windows"), lambda s: s.use_attention, "`use_attention=True`"),
     (
-        ("n_heads", "attention_windows"),
-        lambda s: _is_added(s) or s.attends,
-        "there is attention (`use_attention=True`, and another `encoder` than 'linear')",
+        ("attention_windows",),
+        lambda s: _is_added(s) or s.encoder in ("spike", "relu"),
+        "`encoder='spike'` or 'relu'",
     ),
+    (("n_levels",), lambda s: _is_added(s) or s.encoder != "relu", "`encoder` is another than 'relu'"),
     (
-        ("attention_windows", "reparameterize"),
-        lambda s: s.encoder != "spikformer",
-        "`encoder` is another than 'spikformer'",
+        ("n_steps",),
+        lambda s: _is_added(s) or (s.encoder in _STEPPED and s.use_attention),
+        f"`encoder` is one of {list(_STEPPED)}, with attention",
     ),
-    (("n_levels",), lambda s: _is_added(s) or s.encoder == "spike", "`encoder='spike'`"),
-    (("n_steps",), lambda s: _is_added(s) or s.encoder == "spikformer", "`encoder='spikformer'`"),
     (("bit_budget",), lambda s: s.weight_bits == "learned", "`weight_bits='learned'`"),
     (("n_feature_neighbors",), lambda s: s.use_fusion, "`use_fusion=True`"),
+    (("graph_fusion",), lambda s: s.has_feature_graphs, "`use_fusion=True` and `n_feature_neighbors` is above 0"),
     (("homogeneity_weight",), lambda s: s.edges != "uniform", "`edges` is another than 'uniform'"),
     (
         ("ema_decay",),

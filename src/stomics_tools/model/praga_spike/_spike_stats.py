@@ -1,17 +1,18 @@
-"""How much the layers fire, what their spikes set off, and an estimate of the energy of it."""
+"""How much the neurons fire, what their spikes set off, and an estimate of the energy of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
-from stomics_tools.model.praga_spike._edges import InductiveEdges
-from stomics_tools.model.praga_spike._layers import FusionAttention
-from stomics_tools.model.praga_spike._spike_module import SpikeModule
-from stomics_tools.model.praga_spike._tissue import Tissue
-from stomics_tools.nn import SpikeAttention, firing_rates
+from stomics_tools.model.praga_spike._inputs import Inputs
+from stomics_tools.model.praga_spike._module import SpikeModule
+from stomics_tools.nn import PackedLinear, QuantLinear
 
 PJ_PER_MAC = 4.6
 PJ_PER_SYNAPTIC_OPERATION = 0.9
@@ -22,143 +23,119 @@ _SOURCE = (
 )
 
 
-def count_spikes(module: nn.Module, run: Callable[[], object]) -> pd.DataFrame:
-    """What the neurons of a module give out during a run.
+@dataclass
+class _Seen:
+    """What a linear map has read: rows, binary events, rows without any, and the most events a row could have."""
 
-    Parameters
-    ----------
-    module
-        Any module.
-    run
-        Calls it, once or in several parts of the rows.
-
-    Returns
-    -------
-    One row a layer of neurons, by its name in `module`. ``n_steps``: largest number of binary events of a neuron.
-    ``width``: neurons of a row. ``events``: mean number of binary events of a row. ``firing_rate``: the same over the
-    largest possible number. ``silent_share``: share of the rows without any.
-    """
-    with firing_rates(module) as rates:
-        run()
-    rows = {
-        name: {
-            "n_steps": found.n_steps,
-            "width": found.width,
-            "events": found.events,
-            "firing_rate": found.rate,
-            "silent_share": found.silent_share,
-        }
-        for name, found in rates.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    n_rows: int = 0
+    n_events: float = 0.0
+    n_silent: int = 0
+    capacity: int = 0
 
 
-def driven_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
-    """Multiply-accumulates a spot, in floating point, of the linear maps that each layer of neurons drives."""
-    settings = module.settings
-    n_latent, of_head = settings.n_latent, settings.n_latent // settings.n_heads
-    aggregate, perceptron, inputs = _degree(tissue, 0) * n_latent, 2.0 * n_latent**2, 3.0 * n_latent**2
-    if settings.encoder == "spikformer":
-        product = float(n_latent * of_head)
-        of_layer = {"spike": aggregate, "second_spike": perceptron, "mlp.hidden.neuron": perceptron}
-        of_attention = {
-            "spike": inputs,
-            "inner.layers.query.neuron": product,
-            "inner.layers.key.neuron": product,
-            "inner.layers.value.neuron": 0.0,  # what a key fires adds it
-            "inner.attention_neuron": float(n_latent**2),
-        }
-    else:
-        product = n_latent * (of_head + 1.0)
-        of_layer = {"spike": aggregate, "second_spike": perceptron, "inner_spike": perceptron}
-        of_attention = {
-            "spike": inputs,
-            "query_spike": product,
-            "key_spike": product,
-            "value_spike": float(n_latent),
-        }
-    if settings.attends:
-        of_layer |= {f"attention.{name}": macs for name, macs in of_attention.items()}
-    return {f"layers.{i}.{name}": macs for i in range(len(module.layers)) for name, macs in of_layer.items()}
+@contextmanager
+def _reading(module: nn.Module, n_levels: int) -> Iterator[dict[str, _Seen]]:
+    """Count what every linear map of `module` reads; spikes are 0 to 1 in steps of ``1 / (n_levels - 1)``."""
+    maps = {name: part for name, part in module.named_modules() if isinstance(part, QuantLinear | PackedLinear)}
+    seen = {name: _Seen() for name in maps}
+
+    def counter(found: _Seen) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = arguments[0].detach()
+            events = (x * (n_levels - 1)).round().reshape(-1, x.shape[-1]).double().sum(1)
+            found.n_rows += len(events)
+            found.n_events += float(events.sum())
+            found.n_silent += int((events == 0).sum())
+            found.capacity = x.shape[-1] * (n_levels - 1)
+
+        return count
+
+    hooks = [part.register_forward_pre_hook(counter(seen[name])) for name, part in maps.items()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def real_maps(module: SpikeModule, tissue: Tissue) -> dict[str, float]:
-    """Multiply-accumulates a spot of the linear maps whose input is no spikes."""
-    n_latent, n_directions, n_modalities = module.settings.n_latent, module.hops.shape[2], len(tissue.values)
-    near = sum(_degree(tissue, i) for i in range(len(tissue.rings)))
-    far = sum(_degree(tissue, i) for i in range(len(module.edges))) - near
-    fusions = [part for part in module.modules() if isinstance(part, FusionAttention)]
-    scored = [(i, part.project) for i, part in enumerate(module.edges) if isinstance(part, InductiveEdges)]
-    passes = 2 if scored else 1  # over the rings, the first of them to score the edges
-    maps = {
-        "encoders": float(sum(weight.numel() for weight in module.encoders)),
-        "graphs": (passes * n_modalities * near + far) * n_directions,
-        "edges": float(sum(p.weight.numel() + _degree(tissue, i) * p.out_features for i, p in scored)),
-        "fusion": float(sum(len(f.bias) * (f.hidden.weight.numel() + len(f.score)) for f in fusions)),
-    }
-    for i, layer in enumerate(module.layers):
-        maps[f"layers.{i}.aggregate"] = float(n_latent**2)
-        if isinstance(layer.attention, SpikeAttention):
-            maps[f"layers.{i}.attention.project"] = float(n_latent**2)
-    return maps
-
-
-def _degree(tissue: Tissue, i: int) -> float:
-    """Mean number of neighbours in a graph, the rings first."""
-    return [*tissue.rings, *tissue.alike][i].n_edges / tissue.n_obs
-
-
-def spike_table(
-    spikes: pd.DataFrame, driven: Mapping[str, float], real: Mapping[str, float], n_obs: int
-) -> pd.DataFrame:
-    """Operations and energy of spikes and real-valued maps.
-
-    Parameters
-    ----------
-    spikes
-        Of :func:`count_spikes`.
-    driven
-        Multiply-accumulates a spot of what each row of `spikes` drives.
-    real
-        Multiply-accumulates a spot of all other maps.
-    n_obs
-        Number of spots.
-
-    Returns
-    -------
-    Rows of `spikes`, of `real` and ``total``, columns as of :meth:`PRAGASpike.spike_stats`.
-    """
-    table = spikes[["firing_rate", "silent_share", "events"]].copy()
-    table["macs"] = pd.Series(driven, dtype=float).loc[table.index]
-    table["synaptic_operations"] = table["firing_rate"] * spikes["n_steps"] * table["macs"]
-    table = pd.concat([table, pd.DataFrame({"macs": pd.Series(real, dtype=float)})])
-    total = table[["events", "synaptic_operations", "macs"]].sum()
-    total["firing_rate"] = total["events"] / (spikes["n_steps"] * spikes["width"]).sum()
-    energy = table["synaptic_operations"] * PJ_PER_SYNAPTIC_OPERATION
-    energy = energy.fillna(table["macs"] * PJ_PER_MAC)
-    table["energy_estimate_mj"] = energy * n_obs * _MJ_PER_PJ
-    total["energy_estimate_mj"] = table["energy_estimate_mj"].sum()
-    table.loc["total"] = total
-    table["floating_energy_estimate_mj"] = table["macs"] * PJ_PER_MAC * n_obs * _MJ_PER_PJ
-    table.index.name = "map"
-    table.attrs["estimate"] = _SOURCE
-    return table
-
-
-def spike_stats(module: SpikeModule, tissue: Tissue, run: Callable[[], object]) -> pd.DataFrame:
-    """The table of a module whose layers `run` calls for all spots of `tissue`.
+def spike_stats(module: SpikeModule, inputs: Inputs, run: Callable[[], object]) -> pd.DataFrame:
+    """The table of :meth:`PRAGASpike.spike_stats` for a module that `run` calls once, with all spots of `inputs`.
 
     Raises
     ------
     ValueError
         If there are no spikes.
     """
-    encoder = module.settings.encoder
-    if encoder not in ("spike", "spikformer"):
-        raise ValueError(
-            f"`encoder={encoder!r}`: there are no spikes to count. Make the model with `encoder='spike'` or 'spikformer'."
-        )
-    if not len(module.layers):
-        raise ValueError("`n_layers=0`: there are no layers, hence no spikes to count.")
-    spikes = count_spikes(module, run)
-    return spike_table(spikes, driven_maps(module, tissue), real_maps(module, tissue), tissue.n_obs)
+    settings = module.settings
+    if settings.encoder == "relu":
+        raise ValueError("`encoder='relu'`: there are no spikes to count. Make the model with another `encoder`.")
+    with _reading(module, settings.n_levels) as seen:
+        run()
+    rows: dict[str, dict[str, float]] = {}
+    for name, found in seen.items():
+        if not found.n_rows:  # not passed through, such as the decoder
+            continue
+        part = module.get_submodule(name)
+        passes = found.n_rows / inputs.n_obs
+        macs = part.in_features * part.out_features * passes  # type: ignore[operator]
+        if name.startswith("encoders."):
+            rows[name] = {"macs": macs}
+            continue
+        binary = ".attention.inner." in name  # neurons that fire or do not, over time steps
+        events = found.n_events / (settings.n_levels - 1) if binary else found.n_events
+        capacity = found.capacity // (settings.n_levels - 1) if binary else found.capacity
+        per_row = events / found.n_rows
+        rows[name] = {
+            "firing_rate": per_row / capacity,
+            "silent_fraction": found.n_silent / found.n_rows,
+            "events": per_row * passes,
+            "macs": macs,
+            "synaptic_operations": per_row * passes * part.out_features,  # type: ignore[operator]
+        }
+    rows |= _without_maps(module, inputs, rows)
+    return _with_energy(pd.DataFrame.from_dict(rows, orient="index"), inputs.n_obs)
+
+
+def _without_maps(
+    module: SpikeModule, inputs: Inputs, rows: dict[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Operations a spot outside of linear maps: sums over graphs, and products of queries, keys and values."""
+    settings, d = module.settings, module.n_directions
+    degree = [graph.n_edges / inputs.n_obs for graph in (*inputs.rings, *inputs.feature_graphs)]
+    n_rings = len(inputs.rings)
+    passes = 2 if settings.edges == "inductive" else 1  # over the rings, the first of them to score the edges
+    found = {
+        "graphs": {"macs": d * (len(inputs.values) * passes * sum(degree[:n_rings]) + sum(degree[n_rings:]))},
+    }
+    if len(module.blocks):
+        found["graphs"]["macs"] += d * degree[0] * len(module.blocks)
+    if settings.edges == "inductive":
+        found["edges"] = {"macs": sum(part.project.weight.numel() + n * part.project.out_features for part, n in zip(module.edges, degree, strict=True))}  # type: ignore[union-attr, operator, misc]  # fmt: skip
+    if settings.use_attention and settings.encoder == "spike":
+        width, of_head = settings.n_latent, settings.n_latent // settings.n_heads
+        for i in range(len(module.blocks)):
+            reads = [row for name, row in rows.items() if name.startswith(f"blocks.{i}.attention.query")]
+            rate = float(np.mean([row["firing_rate"] for row in reads])) if reads else float("nan")
+            macs = 2.0 * width * (of_head + 1)
+            found[f"blocks.{i}.attention.products"] = {
+                "macs": macs,
+                "synaptic_operations": macs * rate * (settings.n_levels - 1),
+            }
+    return found
+
+
+def _with_energy(table: pd.DataFrame, n_obs: int) -> pd.DataFrame:
+    """Estimates of energy and the row ``total``."""
+    columns = ["firing_rate", "silent_fraction", "events", "macs", "synaptic_operations"]
+    table = table.reindex(columns=columns).astype(float)
+    energy = table["synaptic_operations"] * PJ_PER_SYNAPTIC_OPERATION
+    table["energy_estimate_mj"] = energy.fillna(table["macs"] * PJ_PER_MAC) * n_obs * _MJ_PER_PJ
+    table["floating_energy_estimate_mj"] = table["macs"] * PJ_PER_MAC * n_obs * _MJ_PER_PJ
+    capacity = (table["events"] / table["firing_rate"].replace(0, np.nan)).sum()
+    total = table.sum()
+    total["firing_rate"] = table["events"].sum() / capacity if capacity else np.nan
+    total["silent_fraction"] = np.nan
+    table.loc["total"] = total
+    table.index.name = "map"
+    table.attrs["estimate"] = _SOURCE
+    return table

@@ -1,0 +1,71 @@
+"""Training that stops by its validation loss and keeps the weights of the best epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+
+class KeepBest(pl.Callback):
+    """Evaluate ``module.validation_loss(batch)`` before the first epoch and after each, and keep the best weights.
+
+    The untrained weights count as an epoch of their own: training that makes nothing better changes nothing. Part of
+    checkpoints, so that a resumed run ends as an uninterrupted one.
+
+    Parameters
+    ----------
+    batch
+        What the validation loss is of.
+    patience
+        Epochs without a lower validation loss after which training stops; None: it goes on to the end.
+    """
+
+    def __init__(self, batch: Any, patience: int | None) -> None:
+        self._batch, self._patience = batch, patience
+        self._best: dict[str, Tensor] | None = None
+        self._least, self._since = float("inf"), 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the weights that training begins with."""
+        self._batch = self._batch.to(pl_module.device)
+        if self._best is None:  # else they come from a checkpoint
+            self._look(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the weights of this epoch, and stop if there was no better one for long enough."""
+        loss = self._look(pl_module)
+        pl_module.last_losses["validation_loss"] = loss  # type: ignore[operator, index]
+        if trainer.loggers:
+            pl_module.log("validation_loss", loss, batch_size=1)
+        if self._patience is not None and self._since >= self._patience:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the best weights."""
+        if self._best is not None:
+            pl_module.module.load_state_dict(self._best)  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def _look(self, pl_module: pl.LightningModule) -> Tensor:
+        module: Any = pl_module.module
+        training = module.training
+        module.eval()
+        loss = module.validation_loss(self._batch)
+        module.train(training)
+        if float(loss) < self._least:
+            self._least, self._since = float(loss), 0
+            self._best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        else:
+            self._since += 1
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best weights, their loss, and the epochs since."""
+        return {"best": self._best, "least": self._least, "since": self._since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them from a checkpoint."""
+        self._best, self._least, self._since = state_dict["best"], state_dict["least"], state_dict["since"]
