@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from lightning.pytorch import Callback
 from mudata import MuData
 from torch import nn
 
@@ -26,7 +27,15 @@ from stomics_tools.data._tensors import to_csr
 from stomics_tools.model._base import SpatialModel
 from stomics_tools.model._objects import own_data
 from stomics_tools.model._outputs import Outputs
-from stomics_tools.train import FullBatchPlan, Scheduler, count_devices, fit, read_checkpoint, yielding
+from stomics_tools.train import (
+    FullBatchPlan,
+    Scheduler,
+    check_callbacks,
+    count_devices,
+    fit,
+    read_checkpoint,
+    yielding,
+)
 
 logger = logging.getLogger("stomics_tools")
 
@@ -90,15 +99,21 @@ class FullGraphModel(SpatialModel):
     def _draw_module(self) -> nn.Module:
         return self._make_module(self._prepare(self._read(None), trained_on=False))
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new optimiser, of the arguments that :func:`optimizer_arguments` gave."""
-        given = dict(self._optimizer)
-        if given.pop("optimizer", "adam") == "sgd":
-            return torch.optim.SGD(parameters, momentum=0.9, **given)
-        return torch.optim.Adam(parameters, **given)
+    def _make_optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """A new optimiser, of the arguments that :func:`optimizer_arguments` gave.
 
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
-        """What is to be done before every training."""
+        The learning rate of a group of parameters is multiplied by its ``lr_factor``, if it has one.
+        """
+        given = dict(self._optimizer)
+        sgd = given.pop("optimizer", "adam") == "sgd"
+        optimizer = torch.optim.SGD(parameters, momentum=0.9, **given) if sgd else torch.optim.Adam(parameters, **given)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
+        return optimizer
+
+    def _begin(self, module: nn.Module, inputs: Any) -> list[Callback]:
+        """What is to be done before every training; callbacks of it."""
+        return []
 
     def _finish(self, module: nn.Module, inputs: Any) -> None:
         """What is left to do when training has ended; random numbers come from torch's generator."""
@@ -154,7 +169,7 @@ class FullGraphModel(SpatialModel):
             else:
                 with local_seed(seed):
                     module = self._make_module(inputs)
-            self._begin(module, inputs)
+            callbacks = [*self._begin(module, inputs), *check_callbacks(fit_kwargs.pop("callbacks", ()))]
             plan = FullBatchPlan(module, self._make_optimizer, scheduler=scheduler, max_epochs=max_epochs, meta=meta)
             self.history_ = fit(
                 plan,
@@ -165,6 +180,7 @@ class FullGraphModel(SpatialModel):
                 clip_grad=clip_grad,
                 ckpt_path=ckpt_path,
                 history=self.history_,
+                callbacks=callbacks,
                 **fit_kwargs,
             )
             self.module = module.eval()

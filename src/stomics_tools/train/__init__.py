@@ -1,5 +1,6 @@
 """Training through Lightning."""
 
+from stomics_tools.train._best import KeepBest
 from stomics_tools.train._checkpoint import EpochCheckpoint, read_checkpoint
 from stomics_tools.train._devices import count_devices, resolve_device
 from stomics_tools.train._ema import EMA
@@ -15,6 +16,7 @@ __all__ = [
     "EpochCheckpoint",
     "FullBatchPlan",
     "History",
+    "KeepBest",
     "MiniBatchPlan",
     "Scheduler",
     "check_callbacks",

@@ -114,7 +114,8 @@ class FullBatchPlan(Plan):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and scheduler in Lightning's form."""
-        optimizer = self._make_optimizer(self.module.parameters())
+        groups = getattr(self.module, "parameter_groups", self.module.parameters)
+        optimizer = self._make_optimizer(groups())
         if self._scheduler is None:
             return optimizer
         schedule: Any

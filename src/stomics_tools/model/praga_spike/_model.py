@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from lightning.pytorch import Callback
 from mudata import MuData
 from torch import Tensor
 
@@ -35,7 +36,7 @@ from stomics_tools.model.praga_spike._settings import (
 )
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
 from stomics_tools.model.praga_spike._start import new_module, restored_module
-from stomics_tools.train import Scheduler
+from stomics_tools.train import KeepBest, Scheduler
 
 
 class PRAGASpike(ModalitiesModel):
@@ -123,6 +124,7 @@ class PRAGASpike(ModalitiesModel):
     _key = _keys.PRAGA_SPIKE
     module: SpikeModule
     _teacher: dict[str, np.ndarray] | None = None
+    _stopping: dict[str, Any]
 
     def __init__(
         self,
@@ -181,9 +183,9 @@ class PRAGASpike(ModalitiesModel):
         lr: float = 2e-3,
         weight_decay: float = 0.0,
         optimizer: Optimizer = "adam",
-        patience: int | None = None,
-        early_stopping: bool | None = None,
-        early_stopping_patience: int | None = None,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 10,
+        validation_size: float = 0.1,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
         distill_from: PRAGASpike | None = None,
@@ -207,9 +209,11 @@ class PRAGASpike(ModalitiesModel):
             Steps of the optimiser, learning rate and L2 penalty.
         optimizer
             ``"adam"`` or ``"sgd"`` (momentum 0.9).
-        patience, early_stopping, early_stopping_patience
-            Stop when the training loss has not fallen for so many epochs; the same in the words of scvi-tools, where True
-            is a `patience` of 45 epochs, or of `early_stopping_patience`.
+        early_stopping, early_stopping_patience, validation_size
+            Keep a fraction of the spots out of the training loss, stop when their error of prediction
+            (``history["validation_loss"]``) has not fallen for so many epochs, and keep the weights of the best epoch; those
+            that training begins with, of the closed form, count as one. The spots stay visible as neighbors. With False,
+            training is on all spots and ends with the last epoch.
         clip_grad, scheduler
             Largest norm of the gradient; ``"cosine"`` or ``"plateau"`` (on the training loss).
         distill_from
@@ -244,11 +248,12 @@ class PRAGASpike(ModalitiesModel):
         if distill_from is not None and not (isinstance(distill_from, PRAGASpike) and distill_from.is_trained_):
             raise ValueError("`distill_from` must be a trained PRAGASpike.")
         made = optimizer_arguments(lr=lr, weight_decay=weight_decay, optimizer=optimizer)
+        stopping = _early_stopping(early_stopping, early_stopping_patience, validation_size)
         targets = None if distill_from is None else distill_from.get_denoised(self.adata)
         self._fit(
             max_epochs=max_epochs,
             seed=seed,
-            patience=self._patience(patience, early_stopping, early_stopping_patience),
+            patience=None,
             clip_grad=clip_grad,
             scheduler=scheduler,
             accelerator=accelerator,
@@ -257,26 +262,10 @@ class PRAGASpike(ModalitiesModel):
             checkpoint_every=checkpoint_every,
             ckpt_path=ckpt_path,
             key_added=key_added,
-            train_args=made,
-            attributes={"_optimizer": made, "_teacher": targets},
+            train_args={**made, **stopping},
+            attributes={"_optimizer": made, "_teacher": targets, "_stopping": stopping},
             **trainer_kwargs,
         )
-
-    @property
-    def layer_share(self) -> float:
-        """How much the layers count, from 0 to 1: the share by which spots held out from training are predicted best.
-
-        At 0 the latent representation is that of graphs and fusion alone.
-
-        Raises
-        ------
-        RuntimeError, ValueError
-            If the model is not trained; if there are no layers (``n_layers=0``).
-        """
-        self._require_trained()
-        if not len(self.module.layers):
-            raise ValueError("`layer_share` is for a model with layers, and this one was made with `n_layers=0`.")
-        return float(self.module.layer_share)
 
     def quantize(self, *, n_repeats: int = 5) -> pd.DataFrame:
         """Bring the trained layers into their form for inference, with weights packed into as many bits as they have.
@@ -305,8 +294,14 @@ class PRAGASpike(ModalitiesModel):
         """
         self._require_trained()
         _validate.check_integer(n_repeats, argument="n_repeats")
+        folded, result = packed(self.module)
         inputs, known = self._inputs(None)
-        table = quantize(self.module, lambda: results.latent_of(self.module, inputs, trained_on=known), n_repeats)
+        table = compare_forms(
+            {"trained": self.module, "folded": folded, "packed": result},
+            lambda module: results.latent_of(module, inputs, trained_on=known),
+            n_repeats,
+        )
+        self.module = result
         self._train_args = {**self._train_args, "quantized": True}
         return table
 
@@ -394,11 +389,10 @@ class PRAGASpike(ModalitiesModel):
     def _module_of(self, tensors: Mapping[str, Tensor]) -> SpikeModule:
         return restored_module(tensors, self._loss_weights, self._settings)
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return super()._make_optimizer(self._groups_of(parameters))
-
-    def _begin(self, module: SpikeModule, inputs: Inputs) -> None:  # type: ignore[override]
+    def _begin(self, module: SpikeModule, inputs: Inputs) -> list[Callback]:  # type: ignore[override]
         module.set_targets(inputs, self._teacher)
+        module.validation_size = self._stopping.get("validation_size", 0.0)
+        return [KeepBest(inputs, self._stopping["early_stopping_patience"])] if self._stopping["early_stopping"] else []
 
     def _finish(self, module: SpikeModule, inputs: Inputs) -> None:  # type: ignore[override]
         module.finish(inputs)
@@ -414,3 +408,19 @@ class PRAGASpike(ModalitiesModel):
     def _denoised(self, inputs: Inputs, *, trained_on: bool) -> dict[str, Tensor]:
         values = self.module.decode(inputs, results.latent_of(self.module, inputs, trained_on=trained_on))
         return dict(zip(sorted(self._spec.modalities), values, strict=True))
+
+
+def _early_stopping(early_stopping: bool, patience: int, validation_size: float) -> dict[str, Any]:
+    """Checked arguments of early stopping, those without effect left out."""
+    _validate.check_option(early_stopping, [True, False], argument="early_stopping")
+    _validate.check_integer(patience, argument="early_stopping_patience")
+    _validate.check_number(validation_size, argument="validation_size", low=0.01, high=0.5)
+    if early_stopping:
+        return {"early_stopping": True, "early_stopping_patience": patience, "validation_size": validation_size}
+    for name, value, default in (
+        ("early_stopping_patience", patience, 10),
+        ("validation_size", validation_size, 0.1),
+    ):
+        if value != default:
+            raise ValueError(f"`{name}={value}` has no effect with `early_stopping=False`. Leave it out.")
+    return {"early_stopping": False}

@@ -252,14 +252,12 @@ class SpikeModule(nn.Module):
 
     # -------------------------------------------------------------- training
 
-    def parameter_groups(self, lr: float) -> list[dict[str, object]]:
-        """Parameters for an optimizer, with the learning rate of each group."""
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Parameters for an optimizer, with the factor of the learning rate of each group."""
         outer = [*self.encoders.parameters(), *self.decoder.parameters()]
-        names = {id(p) for p in outer}
-        return [
-            {"params": [p for p in self.parameters() if id(p) not in names], "lr": lr},
-            {"params": outer, "lr": _OUTER_RATE * lr},
-        ]
+        known = {id(p) for p in outer}
+        inner = [p for p in self.parameters() if id(p) not in known]
+        return [{"params": inner}, {"params": outer, "lr_factor": _OUTER_RATE}]
 
     def set_targets(self, inputs: Inputs, denoised: Mapping[str, np.ndarray] | None) -> None:
         """Modalities as a teacher sees them, in the units and order of its object; None: no teacher."""
