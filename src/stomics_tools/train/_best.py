@@ -8,6 +8,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+_LEAST_GAIN = 1e-3
+"""Relative fall of the loss that counts as one: the last thousandth takes longer than all before."""
+
 
 class KeepBest(pl.Callback):
     """Evaluate ``module.validation_loss(batch)`` before the first epoch and after each, and keep the best weights.
@@ -20,13 +23,14 @@ class KeepBest(pl.Callback):
     batch
         What the validation loss is of.
     patience
-        Epochs without a lower validation loss after which training stops; None: it goes on to the end.
+        Epochs within which the validation loss must fall by 0.1 %, or training stops; None: it goes on to the end.
     """
 
     def __init__(self, batch: Any, patience: int | None) -> None:
         self._batch, self._patience = batch, patience
         self._best: dict[str, Tensor] | None = None
-        self._least, self._since = float("inf"), 0
+        self._least = self._reference = float("inf")
+        self._since = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights that training begins with."""
@@ -35,7 +39,7 @@ class KeepBest(pl.Callback):
             self._look(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the weights of this epoch, and stop if there was no better one for long enough."""
+        """Look at the weights of this epoch, and stop if the loss has not fallen for long enough."""
         loss = self._look(pl_module)
         pl_module.last_losses["validation_loss"] = loss  # type: ignore[operator, index]
         if trainer.loggers:
@@ -55,17 +59,20 @@ class KeepBest(pl.Callback):
         module.eval()
         loss = module.validation_loss(self._batch)
         module.train(training)
-        if float(loss) < self._least:
-            self._least, self._since = float(loss), 0
-            self._best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        if float(loss) < self._reference * (1 - _LEAST_GAIN):
+            self._reference, self._since = float(loss), 0
         else:
             self._since += 1
+        if float(loss) < self._least:
+            self._least = float(loss)
+            self._best = {name: value.detach().clone() for name, value in module.state_dict().items()}
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Best weights, their loss, and the epochs since."""
-        return {"best": self._best, "least": self._least, "since": self._since}
+        """Best weights, their loss, and the epochs since the last fall that counts."""
+        return {"best": self._best, "least": self._least, "reference": self._reference, "since": self._since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them from a checkpoint."""
-        self._best, self._least, self._since = state_dict["best"], state_dict["least"], state_dict["since"]
+        self._best, self._least = state_dict["best"], state_dict["least"]
+        self._reference, self._since = state_dict["reference"], state_dict["since"]

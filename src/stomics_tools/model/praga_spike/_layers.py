@@ -220,9 +220,7 @@ class SpikeBlock(nn.Module):
         """Outcome of a part, whose inner values are kept for the gradient, or made again where there are many rows."""
         if len(x) <= _MAX_KEPT or not torch.is_grad_enabled():
             return part(x, *others)
-        return checkpoint(
-            part, x, *others, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_norms(self))
-        )
+        return checkpoint(part, x, *others, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_norms(self)))
 
 
 @contextmanager

@@ -184,7 +184,7 @@ class PRAGASpike(ModalitiesModel):
         weight_decay: float = 0.0,
         optimizer: Optimizer = "adam",
         early_stopping: bool = True,
-        early_stopping_patience: int = 10,
+        early_stopping_patience: int = 5,
         validation_size: float = 0.1,
         clip_grad: float | None = None,
         scheduler: Scheduler | None = None,
@@ -211,7 +211,7 @@ class PRAGASpike(ModalitiesModel):
             ``"adam"`` or ``"sgd"`` (momentum 0.9).
         early_stopping, early_stopping_patience, validation_size
             Keep a fraction of the spots out of the training loss, stop when their error of prediction
-            (``history["validation_loss"]``) has not fallen for so many epochs, and keep the weights of the best epoch; those
+            (``history["validation_loss"]``) has not fallen by 0.1 % for so many epochs, and keep the weights of the best epoch; those
             that training begins with, of the closed form, count as one. The spots stay visible as neighbors. With False,
             training is on all spots and ends with the last epoch.
         clip_grad, scheduler
@@ -418,7 +418,7 @@ def _early_stopping(early_stopping: bool, patience: int, validation_size: float)
     if early_stopping:
         return {"early_stopping": True, "early_stopping_patience": patience, "validation_size": validation_size}
     for name, value, default in (
-        ("early_stopping_patience", patience, 10),
+        ("early_stopping_patience", patience, 5),
         ("validation_size", validation_size, 0.1),
     ):
         if value != default:

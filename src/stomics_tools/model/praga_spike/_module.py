@@ -238,7 +238,9 @@ class SpikeModule(nn.Module):
                 for parts, seen in zip(mapped, visible, strict=True):
                     state += _neighbor_sum(inputs.rings, plain, parts[1 : 1 + n_rings], seen)
         scores = [uniform if isinstance(s, FreeEdges) and not free_edges else s for s in self.edges]
-        return [score(graph, state) for score, graph in zip(scores, [*inputs.rings, *inputs.feature_graphs], strict=True)]
+        return [
+            score(graph, state) for score, graph in zip(scores, [*inputs.rings, *inputs.feature_graphs], strict=True)
+        ]
 
     def _fused_graphs(self, m: int, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
         """One view of the two graphs of a modality, and the weight of the one in space ``(n_obs, 1)``."""
