@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -140,6 +141,61 @@ def test_praga_spike_as_in_python(place, tmp_path):
     assert found.obs["praga_spike_domain"].tolist() == mdata.obs["spatial_domain"].tolist()
     loaded = st.model.PRAGASpike.load(saved, mdata)
     np.testing.assert_array_equal(loaded.get_latent_representation(), mdata.obsm["X_praga_spike"])
+
+
+@pytest.mark.parametrize(
+    "windows", [("2,4",), ("2", "4"), ("none,4",)], ids=["by a comma", "by a space", "with the slice"]
+)
+def test_options_of_the_spikes(place, tmp_path, windows):
+    """Every option reaches the model, in the spelling of other programs too."""
+    out = tmp_path / "out.h5ad"
+    options = ("--num-heads", 4, "--n-layers", 2, "--n_levels", 3, "--weight-bits", "learned", "--bit-budget", 3.5)
+    options += ("--residual", "sew", "--graph-fusion", "conv", "--attention-windows", *windows, "--n-latent", 16)
+    options += ("--early-stopping-patience", 1, "--validation-size", 0.2)
+    assert run("praga-spike", place / "rna.h5ad", "--output", out, *options, *QUICK) == 0
+    params = st.datasets.read_slice(out).uns["praga_spike"]["params"]
+    given = {"n_heads": 4, "n_layers": 2, "n_levels": 3, "weight_bits": "learned", "bit_budget": 3.5, "residual": "sew"}
+    given |= {"graph_fusion": "conv", "n_latent": 16, "early_stopping_patience": 1, "validation_size": 0.2}
+    assert {name: params[name] for name in given} == given
+    found = params["attention_windows"]  # as text where one of them is no number
+    assert found == "[null, 4]" if windows == ("none,4",) else list(found) == [2, 4]
+
+
+@pytest.mark.parametrize("encoder", ["ssa", "sdt1", "sdt2", "sdt3", "qk_token", "qk_channel", "dssa", "relu"])
+def test_every_encoder(place, tmp_path, encoder):
+    out = tmp_path / "out.h5ad"
+    bits = ("--weight-bits", "float") if encoder == "relu" else ("--weight-bits", 3)
+    options = ("--encoder", encoder, "--n-latent", 16, "--no-early-stopping", *bits)
+    assert run("praga-spike", place / "rna.h5ad", "--output", out, *options, *QUICK) == 0
+    result = st.datasets.read_slice(out)
+    params = result.uns["praga_spike"]["params"]
+    assert (params["encoder"], params["weight_bits"]) == (encoder, "float" if encoder == "relu" else 3)
+    assert not params["early_stopping"]
+    assert np.isfinite(result.obsm["X_praga_spike"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--encoder", "spikformer"), "encoder"),
+        (("--weight-bits", 9), "`weight_bits`"),
+        (("--weight-bits", "many"), "weight_bits"),
+        (("--bit-budget", 3), "`bit_budget=3.0` has no effect unless `weight_bits='learned'`"),
+        (("--attention-windows", "2,x"), "attention_windows"),
+        (("--num-heads", 7), "must be a multiple of `n_heads=7`"),
+        (("--no-early-stopping", "--validation-size", 0.2), "`validation_size=0.2` has no effect"),
+        (("--patience", 3), "unrecognized option --patience."),
+        (("--residual", "sum"), "residual"),
+    ],
+)
+def test_wrong_options_of_the_spikes(place, tmp_path, capsys, options, message):
+    out = tmp_path / "out.h5ad"
+    by_command_line = {"--patience", "--encoder", "--residual", "--attention-windows"}
+    refused = pytest.raises(SystemExit) if options[0] in by_command_line or options[-1] == "many" else nullcontext()
+    with refused:
+        assert run("praga-spike", place / "rna.h5ad", "--output", out, *options, *QUICK) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_graphst_as_in_python(place, tmp_path):
@@ -443,6 +499,7 @@ def test_praga_equals_the_model(place, tmp_path):
     [
         (("--preset", "praga"), "unrecognized option --preset. The published PRAGA is `stomics praga --data-type"),
         (("--data_type=10x",), "unrecognized option --data_type. The published PRAGA is `stomics praga"),
+        (("--patience", 5), "unrecognized option --patience. Training stops by the error of spots kept out"),
     ],
 )
 def test_options_of_earlier_versions(place, tmp_path, capsys, options, message):

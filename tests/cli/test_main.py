@@ -153,6 +153,35 @@ def test_what_is_true_is_turned_off(monkeypatch):
     assert calls == [(None, True), (True, True), (False, False), (False, True)]
 
 
+def test_lists_of_numbers_and_of_names(monkeypatch):
+    """Numbers may stand behind one comma or apart; names may have commas of their own."""
+    calls = []
+
+    def record(*, sizes: list[int | None] | None = None, names: list[str] | None = None) -> None:
+        """Record.
+
+        Parameters
+        ----------
+        sizes
+            Numbers.
+        names
+            Names.
+        """
+        calls.append((sizes, names))
+
+    monkeypatch.setitem(_main.COMMANDS, "record", record)
+    for arguments in (
+        ["--sizes", "2,4"],
+        ["--sizes", "2", "4"],
+        ["--sizes=2,4"],
+        ["--sizes", "none,4", "--names", "a,b"],
+    ):
+        assert main(["record", *arguments]) == 0
+    assert calls == [([2, 4], None)] * 3 + [([None, 4], ["a,b"])]
+    with pytest.raises(SystemExit):
+        main(["record", "--sizes", "2,x"])
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

@@ -30,6 +30,7 @@ from stomics_tools.cli._spelling import (
     config_first,
     removed_options,
     spell_as_usual,
+    split_lists,
     unknown_option,
     usage,
     without_no,
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = words_of(arguments, COMMANDS)
     options_here = known.get(words)
     if options_here is not None:
-        arguments = without_no(arguments, options_here)
+        arguments = split_lists(without_no(arguments, options_here), options_here)
     wrong = None if options_here is None else unknown_option(arguments, options_here, removed_options(words))
     if wrong is not None:
         parser.exit(2, f"stomics: error: {wrong}\n")

@@ -127,21 +127,26 @@ def praga_spike(
     batch_key: str | None = None,
     label_key: str | None = None,
     n_domains: int | None = None,
-    encoder: Literal["spike", "relu", "linear", "spikformer"] | None = None,
+    encoder: Literal["spike", "ssa", "sdt1", "sdt2", "sdt3", "qk_token", "qk_channel", "dssa", "relu"] | None = None,
+    residual: Literal["membrane", "sew"] | None = None,
+    graph_fusion: Literal["attention", "conv"] | None = None,
     n_layers: int | None = None,
     n_heads: int | None = None,
     n_levels: int | None = None,
     n_steps: int | None = None,
     use_attention: bool | None = None,
-    attention_windows: list[int] | None = None,
+    attention_windows: list[int | None] | None = None,
     weight_bits: int | Literal["learned", "float"] | None = None,
+    bit_budget: float | None = None,
     reparameterize: bool | None = None,
     n_latent: int | None = None,
     n_spatial_neighbors: int | None = None,
     n_feature_neighbors: int | None = None,
     max_epochs: int | None = None,
     lr: float | None = None,
-    patience: int | None = None,
+    early_stopping: bool | None = None,
+    early_stopping_patience: int | None = None,
+    validation_size: float | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -183,23 +188,31 @@ def praga_spike(
     n_domains
         Number of domains. Default: as many as there are labels; without labels, no domains.
     encoder
-        What stands between the linear maps of a layer.
+        Attention between spikes: that of the quantized spike-driven transformer (spike) or of other spiking
+        transformers; relu is the same model without spikes.
+    residual
+        Shortcut of a block: membranes or spikes (sew) are added.
+    graph_fusion
+        How the spatial graph and the feature graph are weighed: for each spot (attention), or by one quantized
+        convolution (conv).
     n_layers
-        Layers of graph aggregation and attention.
+        Blocks of graph aggregation and attention.
     n_heads
         Heads of the attention.
     n_levels
         Levels of a spike.
     n_steps
-        Time steps of the encoder spikformer.
+        Time steps of ssa, sdt1, sdt2, qk_token, qk_channel and dssa.
     use_attention
         Attention over all spots of a slice.
     attention_windows
-        Numbers of spots, the scales among which the heads are divided. Default: the slice.
+        Numbers of spots, the scales among which the heads are divided; none is the whole slice.
     weight_bits
-        Bits of a weight of the layers: 2 to 8, learned or float.
+        Bits of a weight: 2 to 8, learned or float.
+    bit_budget
+        Mean bits of a weight where they are learned.
     reparameterize
-        Two linear maps a layer in training.
+        Two linear maps in training where there is one in the end.
     n_latent
         Dimensions of the latent representation.
     n_spatial_neighbors
@@ -207,11 +220,15 @@ def praga_spike(
     n_feature_neighbors
         Spots of each feature graph.
     max_epochs
-        Steps of training.
+        Steps of training at most.
     lr
         Learning rate.
-    patience
-        Stop when the loss has not fallen for so many epochs.
+    early_stopping
+        Stop by the error of spots kept out of the training loss, and keep the best epoch. On by default.
+    early_stopping_patience
+        Epochs within which that error must fall.
+    validation_size
+        Fraction of the spots that is kept out.
     seed
         Seed of everything random.
     accelerator
@@ -224,9 +241,12 @@ def praga_spike(
     stomics simulate multiomics --output slice.h5mu --n-obs 1000
     stomics praga-spike slice.h5mu --output domains.h5mu --n-domains 6 --save-model model
     stomics praga-spike domains.h5mu --load-model model --output again.h5mu --n-domains 6
+    stomics praga-spike slice.h5mu --output two.h5mu --num-heads 4 --attention-windows 64 256 --weight-bits learned
     """
     settings: dict[str, Any] = {
         "encoder": encoder,
+        "residual": residual,
+        "graph_fusion": graph_fusion,
         "n_layers": n_layers,
         "n_heads": n_heads,
         "n_levels": n_levels,
@@ -234,12 +254,19 @@ def praga_spike(
         "use_attention": use_attention,
         "attention_windows": attention_windows,
         "weight_bits": weight_bits,
+        "bit_budget": bit_budget,
         "reparameterize": reparameterize,
         "n_latent": n_latent,
         "n_spatial_neighbors": n_spatial_neighbors,
         "n_feature_neighbors": n_feature_neighbors,
     }
-    training = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
+    training: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "lr": lr,
+        "early_stopping": early_stopping,
+        "early_stopping_patience": early_stopping_patience,
+        "validation_size": validation_size,
+    }
     files = _Files(input, output, save_model, load_model, overwrite)
     features = {"modalities": modalities, "modality": modality, "counts": counts, "keep_controls": keep_controls}
     keys = {"spatial_key": spatial_key, "batch_key": batch_key, "label_key": label_key}

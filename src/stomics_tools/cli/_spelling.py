@@ -112,12 +112,35 @@ def without_no(argv: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     return result
 
 
+def split_lists(argv: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """Arguments with ``2 4`` in place of ``2,4``, for options that are lists of numbers; ``none`` is no number."""
+    result: list[str] = []
+    in_list = False
+    for argument in argv:
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            in_list = getattr(options.get(option), "nargs", None) == "+" and _is_of_numbers(options[option])
+            if not (in_list and equals):
+                result.append(argument)
+                continue
+            result.append(option)
+            argument = value
+        parts = argument.split(",") if in_list else [argument]
+        result += ["null" if in_list and part.strip().lower() == "none" else part for part in parts]
+    return result
+
+
+def _is_of_numbers(action: Any) -> bool:
+    return action._typehint is int or int in get_args(action._typehint)
+
+
 _PRAGA = "The published PRAGA is `stomics praga --data-type ...`."
 _REMOVED: dict[tuple[str, ...], dict[str, str]] = {
     ("praga-spike",): {
-        "preset": f"{_PRAGA} What `--preset enhanced` was is `--max-epochs 1000 --lr 1e-4 --patience 50`, with "
-        "`scheduler='plateau'` and `clip_grad=1.0` in Python.",
+        "preset": f"{_PRAGA} What `--preset enhanced` was is `--max-epochs 1000 --lr 1e-4 "
+        "--early-stopping-patience 50`, with `scheduler='plateau'` and `clip_grad=1.0` in Python.",
         "data_type": _PRAGA,
+        "patience": "Training stops by the error of spots kept out of the loss: `--early-stopping-patience`.",
     }
 }
 """Options that commands had in earlier versions, and what to write instead."""
@@ -154,7 +177,8 @@ def unknown_option(
 def _take_several(action: Any) -> None:
     """Jsonargparse would have a list as one value, or one value an option."""
     words = str(action._typehint)
-    action.nargs, action._typehint = "+", int if "list[int]" in words else str
+    kinds = {"list[int]": int, "list[int | None]": int | None}
+    action.nargs, action._typehint = "+", next((kind for word, kind in kinds.items() if word in words), str)
     action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
 
 

@@ -215,7 +215,7 @@ class SpikeAttention(nn.Module):
             raise ValueError(f"blocks of rows are for `windows=(None,)`, found {self.windows}.")
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(len(x), self.n_heads, -1)
+        return x.view(len(x), self.n_heads, x.shape[1] // self.n_heads)
 
     def _queries(self, spikes: Tensor) -> Tensor:
         return _with_constant(self._heads(self.query_spike(self.query(spikes))), _EPSILON)

@@ -36,7 +36,7 @@ from stomics_tools.model.praga_spike._settings import (
 )
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
 from stomics_tools.model.praga_spike._start import new_module, restored_module
-from stomics_tools.train import KeepBest, Scheduler
+from stomics_tools.train import KeepBest, Scheduler, yielding
 
 
 class PRAGASpike(ModalitiesModel):
@@ -324,6 +324,41 @@ class PRAGASpike(ModalitiesModel):
             _validate.check_integer(n_prototypes, argument="n_prototypes", minimum=2)
         inputs, known = self._inputs(adata)
         return inputs.restore(results.prototypes(self.module, inputs, trained_on=known, n_prototypes=n_prototypes))
+
+    @yielding()
+    def get_attention(
+        self, indices: Sequence[int] | np.ndarray, adata: AnnData | MuData | None = None, *, layer: int = 0
+    ) -> pd.DataFrame:
+        """How much chosen spots read from every spot by the attention of a layer; nothing is written.
+
+        Parameters
+        ----------
+        indices
+            Rows of the object, or a mask of them.
+        adata
+            The object of setup by default, or another one, see :meth:`get_latent_representation`.
+        layer
+            Which of the ``n_layers`` layers, from 0.
+
+        Returns
+        -------
+        float32 ``(n_query, n_obs)``, both by ``obs_names``: means over heads and time steps. Each row sums to 1, or to 0
+        where no neuron fires that would read; spots of other slices and beyond a window of `attention_windows` have 0.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the model is not trained; if it has no attention, or no such layer.
+        """
+        self._require_trained()
+        if indices is None:
+            raise TypeError("`indices`: choose rows. Of all spots this would be an array of all spots by all spots.")
+        names = self._data(adata).obs_names
+        rows = _validate.check_indices(indices, names)
+        results.check_attention(self.module, layer)
+        inputs, known = self._inputs(adata)
+        weights = results.attention_weights(self.module, inputs, rows, layer=layer, trained_on=known)
+        return pd.DataFrame(weights, index=names[rows], columns=names)
 
     def spike_stats(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
         """How much the layers fire, and an estimate of the energy that it would take where spikes drive additions.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stomics_tools import _validate
 from stomics_tools.model._clusters import find_prototypes
 from stomics_tools.model._outputs import Outputs
 from stomics_tools.model.praga_spike._inputs import Inputs
@@ -49,17 +51,34 @@ def outputs(module: SpikeModule, inputs: Inputs, names: Sequence[str], *, traine
     )
 
 
+def check_attention(module: SpikeModule, layer: int) -> None:
+    """Raise ``ValueError`` unless the attention of that block can be looked at."""
+    settings = module.settings
+    if not settings.n_layers or not settings.use_attention:
+        found = "n_layers=0" if not settings.n_layers else "use_attention=False"
+        raise ValueError(f"`{found}`: this model has no attention. Make one with `n_layers` above 0 and attention.")
+    _validate.check_integer(layer, argument="layer", minimum=0)
+    if layer >= settings.n_layers:
+        raise ValueError(f"`layer={layer}`: the layers of this model are 0 to {settings.n_layers - 1}.")
+    if not hasattr(module.blocks[layer].attention, "attention_weights"):
+        raise ValueError(f"`encoder={settings.encoder!r}`: its attention has no method `attention_weights`.")
+
+
 @torch.no_grad()
-def attention_weights(module: SpikeModule, inputs: Inputs, rows: Sequence[int] | np.ndarray, *, layer: int) -> Tensor:
-    """What chosen spots read from all spots by the attention of a block, ``(n_query, n_obs)``; rows of the inputs."""
-    encoded_blocks = module.blocks
-    module.blocks = encoded_blocks[:layer]
+def attention_weights(
+    module: SpikeModule, inputs: Inputs, rows: np.ndarray, *, layer: int, trained_on: bool
+) -> np.ndarray:
+    """What chosen rows of the object read from all of them by the attention of a block, float32 ``(n_query, n_obs)``."""
+    blocks: Any = module.blocks
+    module.blocks = blocks[:layer]
     try:
-        membrane = module(inputs).predicted
+        membrane = module(inputs, free_edges=trained_on).predicted
     finally:
-        module.blocks = encoded_blocks
-    chosen = torch.as_tensor(np.asarray(rows), device=membrane.device)
-    return encoded_blocks[layer].attention_weights(membrane, chosen, inputs.segments)  # type: ignore[operator, union-attr]
+        module.blocks = blocks
+    place = inputs.restore(np.arange(inputs.n_obs))  # of each row along the curve
+    chosen = torch.from_numpy(place[rows]).to(membrane.device)
+    weights = blocks[layer].attention_weights(membrane, chosen, inputs.segments)
+    return inputs.restore(weights.T.float().cpu().numpy()).T
 
 
 def prototypes(module: SpikeModule, inputs: Inputs, *, trained_on: bool, n_prototypes: int | None) -> np.ndarray:
