@@ -118,7 +118,19 @@ def test_scvi_is_imported_at_its_seam_only(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=relative)
 def test_files_stay_small(source):
-    assert len(source.read_text(encoding="utf-8").splitlines()) <= 400
+    assert len(source.read_text(encoding="utf-8").splitlines()) <= 450
+    assert n_lines_of_code(source) <= 300
+
+
+def n_lines_of_code(source: Path) -> int:
+    """Lines but for blank ones, comments and docstrings."""
+    text = source.read_text(encoding="utf-8")
+    code = {i for i, line in enumerate(text.splitlines(), start=1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(ast.parse(text)):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            code -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(code)
 
 
 def loaded_after(code: str) -> set[str]:

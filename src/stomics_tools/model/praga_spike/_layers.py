@@ -50,7 +50,7 @@ class PopulationCode(nn.Module):
 
     def __init__(self, n_directions: int, settings: SpikeSettings) -> None:
         super().__init__()
-        copies, steps = settings.n_copies, settings.n_levels - 1
+        copies, steps = settings.n_staggered, settings.n_levels - 1
         self.spike = neurons(settings)
         self.register_buffer("ranges", torch.ones(n_directions))
         stagger = ((torch.arange(copies) + 0.5) / copies - 0.5) / steps

@@ -21,6 +21,7 @@ from stomics_tools.model._full_graph import optimizer_arguments
 from stomics_tools.model._modalities import ModalitiesModel, check_ready_graphs, weights_by_name
 from stomics_tools.model._outputs import Outputs
 from stomics_tools.model.praga_spike import _results as results
+from stomics_tools.model.praga_spike._closed_form import new_module, restored_module, set_self_weights
 from stomics_tools.model.praga_spike._inputs import Inputs, check_sizes, prepare
 from stomics_tools.model.praga_spike._module import SpikeModule
 from stomics_tools.model.praga_spike._quantize import compare_forms, is_packed, packed
@@ -33,21 +34,21 @@ from stomics_tools.model.praga_spike._settings import (
     Residual,
     SpikeSettings,
     WeightBits,
+    early_stopping_arguments,
 )
 from stomics_tools.model.praga_spike._spike_stats import spike_stats
-from stomics_tools.model.praga_spike._start import new_module, restored_module
 from stomics_tools.train import KeepBest, Scheduler, yielding
 
 
 class PRAGASpike(ModalitiesModel):
-    """Spatial domains from any number of modalities, by an adaptive graph and a quantized spike-driven encoder.
+    """Spatial domains from any number of modalities, by adaptive graphs and a quantized network of spikes.
 
-    The model predicts every spot from its neighbours in space and from spots with like neighbourhoods elsewhere, never
-    from itself, and so learns which neighbours and modalities tell of the tissue. Directions in feature space are those
-    of a closed-form solution (canonical correlation of spots and neighbours); graphs, fusion and layers begin there and
-    are trained, and the layers count as far as they help on spots held out (:attr:`layer_share`). In the end each spot's
-    prediction is corrected by its own values, to the degree that these are signal. All arrays are sparse or linear in
-    the number of spots.
+    Every spot is predicted from the spikes of its neighbors in space and of spots with similar neighborhoods elsewhere,
+    never from itself; in the end the prediction is corrected by the spot's own spikes, to the degree that these are
+    signal. Features reach the latent representation as spikes alone: maps with quantized weights drive neurons, whose
+    counts are summed over learned graphs; attention between spikes and a perceptron of spikes follow. Weights begin with
+    the closed form of :func:`~stomics_tools.tl.spatial_components` and are trained until spots kept aside are predicted
+    no better. All arrays are sparse or linear in the number of spots.
 
     Parameters
     ----------
@@ -59,38 +60,45 @@ class PRAGASpike(ModalitiesModel):
     n_spatial_neighbors
         Nearest spots of the spatial graph.
     n_feature_neighbors
-        Spots of each feature graph: those with the most similar neighbourhoods, 0 for none.
+        Spots of each feature graph: those with the most similar neighborhoods, 0 for none.
     n_hops
         Steps in the spatial graph over which a spot is predicted.
     edges
-        ``"inductive"``: scored by the neighbourhoods of both ends, for unseen tissue too; ``"free"``: one value an
-        edge; ``"uniform"``: all alike.
+        ``"inductive"``: scored by the neighborhoods of both ends, for unseen tissue too; ``"free"``: one value an
+        edge; ``"uniform"``: all the same.
     encoder
-        ``"spike"``, ``"relu"`` or ``"linear"``: what stands between the linear maps of a layer. ``"spikformer"``: layers
-        of a spiking transformer in their place, with neurons that leak and fire over `n_steps` time steps and the
-        attention of Spikformer, linear in the number of spots; the graph aggregation stays beside it. Others can be
-        added by :func:`~stomics_tools.model.praga_spike.register_encoder`.
+        Attention between the spots of a slice: ``"spike"``, that of QSD-Transformer; ``"ssa"`` (Spikformer), ``"sdt1"``,
+        ``"sdt2"``, ``"sdt3"`` (Spike-driven Transformer), ``"qk_token"``, ``"qk_channel"`` (QKFormer) or ``"dssa"``
+        (SpikingResformer), see :class:`~stomics_tools.nn.SpikingRowAttention`. ``"relu"`` is for comparison: ReLU in the
+        place of all spikes. Others are added by :func:`~stomics_tools.model.praga_spike.register_encoder`.
+    residual
+        What the perceptron of a block reads: spikes of the ``"membrane"``, or the sum of spikes (``"sew"``).
+    graph_fusion
+        How the two graphs of a modality are fused: ``"attention"``, with weights for every spot, or ``"conv"``, a
+        quantized 1 x 1 convolution with one weight a graph.
     n_layers
-        Layers of graph aggregation and attention; 0 leaves the graphs and the fusion. On single slices of some
-        thousand spots they earn next to nothing, see :attr:`layer_share`.
+        Blocks of graph aggregation, attention and perceptron.
     n_heads
         Heads of the attention.
-    n_levels, n_steps
-        Levels of a spike; time steps of ``encoder="spikformer"``, where a neuron fires or does not.
+    n_levels, n_copies, n_steps
+        Levels of a spike count; neurons of either sign that code a number, their thresholds staggered; time steps of the
+        attentions whose neurons leak and fire.
     use_attention, attention_windows
-        Attention over all spots of a slice beside the graph aggregation, which a linear encoder has not; spatial scales
-        among which its heads are divided: None for the slice (as all of ``encoder="spikformer"``), or a number of spots.
+        Whether there is attention; spatial scales among which its heads are divided (``encoder="spike"``): None for the
+        slice, or a number of spots.
     weight_bits, bit_budget
-        Bits of a weight of the layers: 2 to 8, ``"float"``, or ``"learned"`` for each layer, within a mean budget.
+        Bits of a weight: 2 to 8, ``"float"``, or ``"learned"`` for each map, within a mean budget. Maps from features to
+        the first spikes and from the last spikes to features have 8.
     reparameterize
-        Two linear maps a layer in training, which :meth:`quantize` folds into one. Not of ``encoder="spikformer"``.
+        Two linear maps a layer in training, which :meth:`quantize` folds into one.
     use_fusion
-        Attention over graphs and modalities; without it there are no feature graphs, and modalities weigh the same.
+        Fusion of graphs and of modalities; without it there are no feature graphs, and modalities weigh the same.
     signal_threshold
-        Least correlation of a spot and its neighbours along a direction that is kept.
-    hidden_share, layer_scale
-        Share of the spots that is hidden and predicted in each epoch; share of a layer's outcome that is added to the
-        membrane, at the beginning.
+        Least correlation of a spot and its neighbors along a direction that is kept.
+    blind_fraction
+        Fraction of the spots that are blind spots in each epoch: their spikes reach nobody, and they are predicted.
+    layer_scale
+        Factor of what a block adds to the membrane, at the beginning.
     loss_weights
         Weight of the prediction of each modality, by name or in the order of setup; by default 1 each.
     homogeneity_weight, ema_decay
@@ -117,8 +125,8 @@ class PRAGASpike(ModalitiesModel):
 
     Notes
     -----
-    Sources: :class:`~stomics_tools.model.PRAGA`; QSD-Transformer (Qiu et al., 2025) for the spike-driven layers; Spikformer
-    (Zhou et al., 2023) for ``encoder="spikformer"``; blind-spot prediction after Noise2Void (Krull et al., 2019).
+    Sources: :class:`~stomics_tools.model.PRAGA`; QSD-Transformer (Qiu et al., 2025) for spikes, weights and blocks;
+    blind-spot prediction after Noise2Void (Krull et al., 2019).
     """
 
     _key = _keys.PRAGA_SPIKE
@@ -141,6 +149,7 @@ class PRAGASpike(ModalitiesModel):
         n_layers: int = 1,
         n_heads: int = 8,
         n_levels: int = 5,
+        n_copies: int = 4,
         n_steps: int = 4,
         use_attention: bool = True,
         attention_windows: Sequence[int | None] = (None,),
@@ -150,14 +159,14 @@ class PRAGASpike(ModalitiesModel):
         use_fusion: bool = True,
         signal_threshold: float = 0.1,
         blind_fraction: float = 0.25,
-        layer_scale: float = 0.1,
+        layer_scale: float = 0.01,
         loss_weights: Mapping[str, float] | Sequence[float] | None = None,
         homogeneity_weight: float = 0.1,
         ema_decay: float = 0.9,
         prototype_weight: float = 0.0,
         n_prototypes: int | None = None,
-        prototype_start: int = 50,
-        prototype_every: int = 25,
+        prototype_start: int = 0,
+        prototype_every: int = 10,
         temperature: float = 2.0,
         distill_weight: float = 1.0,
         registry: dict[str, Any] | None = None,
@@ -248,7 +257,7 @@ class PRAGASpike(ModalitiesModel):
         if distill_from is not None and not (isinstance(distill_from, PRAGASpike) and distill_from.is_trained_):
             raise ValueError("`distill_from` must be a trained PRAGASpike.")
         made = optimizer_arguments(lr=lr, weight_decay=weight_decay, optimizer=optimizer)
-        stopping = _early_stopping(early_stopping, early_stopping_patience, validation_size)
+        stopping = early_stopping_arguments(early_stopping, early_stopping_patience, validation_size)
         targets = None if distill_from is None else distill_from.get_denoised(self.adata)
         self._fit(
             max_epochs=max_epochs,
@@ -268,24 +277,22 @@ class PRAGASpike(ModalitiesModel):
         )
 
     def quantize(self, *, n_repeats: int = 5) -> pd.DataFrame:
-        """Bring the trained layers into their form for inference, with weights packed into as many bits as they have.
+        """Bring the trained network into its form for inference, with weights packed into as many bits as they have.
 
-        Each linear map of the layers and its normalisations are folded into one and quantized again; learned widths
-        become fixed. The model goes on as before, but cannot be trained any more. Results that were written stay as
-        they are until :meth:`write_results`.
+        Each map and its normalisation are folded into one and quantized again. The model goes on as before, but cannot be
+        trained any more. Results that were written stay as they are until :meth:`write_results`.
 
         Parameters
         ----------
         n_repeats
-            Forward passes of the layers to be timed, for each form.
+            Passes of each form that are timed.
 
         Returns
         -------
-        What this changes, as measured on this machine with the data of setup, one row a form of the layers:
-        ``trained``; ``folded``; ``packed``, to which the model has changed, with the outputs of ``folded``; and
-        ``bf16`` for comparison, folded into bfloat16 instead. Columns: ``bytes`` of all parameters and buffers of the
-        layers, ``seconds`` of their forward pass (median), and ``max_abs_difference`` and ``relative_difference`` (2-norm)
-        of the latent representation to that of the trained form, the layers counting in full (:attr:`layer_share` 1).
+        What this changes on this machine with the data of setup, one row a form: ``trained``; ``folded``; ``packed``, to
+        which the model has changed, with the outputs of ``folded``. Columns: ``bytes`` of maps and normalisations as
+        saved, ``seconds`` to the latent (median), ``max_abs_difference`` and ``relative_difference`` (2-norm) of the latent
+        to that of the trained form.
 
         Raises
         ------
@@ -370,28 +377,23 @@ class PRAGASpike(ModalitiesModel):
 
         Returns
         -------
-        One row a spike function of the layers, one a map whose input is real-valued, and ``total``. Columns, the first
-        five for each spot:
+        One row a map, sum over graphs or product of the attention that the latent passes through, and ``total``. Columns,
+        the first five for each spot:
 
-        ``firing_rate``, ``silent_share``, ``events``
-            Mean count over the largest count, or share of the time steps in which a neuron fires; share of spots without
-            any event; mean number of binary events.
-        ``macs``
-            Multiply-accumulates of the linear maps behind it, as folded, in floating point.
-        ``synaptic_operations``
-            Additions that its events set off there: firing rate x steps x ``macs``.
+        ``firing_rate``, ``silent_fraction``, ``events``
+            Of the spikes that the map reads: mean count over the largest, fraction of spots without any, mean number of
+            binary events. NaN where the input is no spikes.
+        ``macs``, ``synaptic_operations``
+            Multiply-accumulates of the map; additions that the events set off in it.
         ``energy_estimate_mj``, ``floating_energy_estimate_mj``
-            0.9 pJ a synaptic operation and 4.6 pJ a multiply-accumulate of a map of real-valued input, in millijoule
-            for the whole object; the same if every map were of floating point. Never a measurement.
-
-        Counted is what leads to the membrane after the layers; normalisations, activations, softmax and the correction
-        by a spot's own values are not. Source of the constants (``attrs["estimate"]``): Horowitz, Computing's energy
-        problem, ISSCC 2014 (32-bit floating point at 45 nm), in the convention of spiking transformers.
+            0.9 pJ a synaptic operation and 4.6 pJ a multiply-accumulate of real-valued input, in millijoule for the whole
+            object; the same if every input were real-valued. Never a measurement: constants of Horowitz, Computing's energy
+            problem, ISSCC 2014 (45 nm; ``attrs["estimate"]``). Normalisations, neurons and softmax are not counted.
 
         Raises
         ------
         RuntimeError, ValueError
-            If the model is not trained; if there are no spikes (``encoder="relu"`` or ``"linear"``, or ``n_layers=0``).
+            If the model is not trained; if there are no spikes (``encoder="relu"``).
         """
         self._require_trained()
         inputs, known = self._inputs(adata)
@@ -430,7 +432,7 @@ class PRAGASpike(ModalitiesModel):
         return [KeepBest(inputs, self._stopping["early_stopping_patience"])] if self._stopping["early_stopping"] else []
 
     def _finish(self, module: SpikeModule, inputs: Inputs) -> None:  # type: ignore[override]
-        module.finish(inputs)
+        set_self_weights(module, inputs)
 
     def _latent(self, inputs: Inputs, *, trained_on: bool, modality: str | None, batch_size: int) -> Tensor:
         index = None if modality is None else sorted(self._spec.modalities).index(modality)
@@ -443,19 +445,3 @@ class PRAGASpike(ModalitiesModel):
     def _denoised(self, inputs: Inputs, *, trained_on: bool) -> dict[str, Tensor]:
         values = self.module.decode(inputs, results.latent_of(self.module, inputs, trained_on=trained_on))
         return dict(zip(sorted(self._spec.modalities), values, strict=True))
-
-
-def _early_stopping(early_stopping: bool, patience: int, validation_size: float) -> dict[str, Any]:
-    """Checked arguments of early stopping, those without effect left out."""
-    _validate.check_option(early_stopping, [True, False], argument="early_stopping")
-    _validate.check_integer(patience, argument="early_stopping_patience")
-    _validate.check_number(validation_size, argument="validation_size", low=0.01, high=0.5)
-    if early_stopping:
-        return {"early_stopping": True, "early_stopping_patience": patience, "validation_size": validation_size}
-    for name, value, default in (
-        ("early_stopping_patience", patience, 5),
-        ("validation_size", validation_size, 0.1),
-    ):
-        if value != default:
-            raise ValueError(f"`{name}={value}` has no effect with `early_stopping=False`. Leave it out.")
-    return {"early_stopping": False}

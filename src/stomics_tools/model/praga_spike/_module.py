@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stomics_tools._spatial_components import nugget
 from stomics_tools.model._prototypes import DynamicPrototypes
 from stomics_tools.model.praga_spike._inputs import Inputs, Moments
 from stomics_tools.model.praga_spike._layers import (
@@ -29,10 +29,6 @@ _OUTER_RATE = 0.1
 """Learning rate of these maps in units of the others': one slice has little to teach as many weights."""
 _SPATIAL_WEIGHT = 0.9
 """Weight of the neighbors in space to begin with; the spots with similar neighborhoods have the rest."""
-_N_DRAWS = 4
-"""Draws of blind spots by which the error of prediction is measured."""
-_MIN_COMPLETE = 50
-"""Spots with every modality from which the noise is estimated; where there are fewer, all are taken."""
 _ALLOCATE_EVERY = 10
 """Epochs between two allocations of learned bits."""
 
@@ -79,11 +75,7 @@ class SpikeModule(nn.Module):
         X'  = D fire(Z)                                            decoder
 
     Q, W and D have quantized weights. Nothing of the features reaches Z but spikes, and nothing of Z reaches X' but
-    spikes. :func:`start_from_components` sets the weights to the closed form of spatial components.
-
-    Self weights are found after training: ``g = (1 - noise / residual)^2``, with `residual` the variance of the error of
-    prediction and `noise` what no spot shares with another. Where domains are wide and single cells mixed, a spot's own
-    spikes count little; where domains are narrow they count much.
+    spikes. ``_closed_form.py`` sets the weights to begin with, and the self weights in the end.
 
     Parameters
     ----------
@@ -103,6 +95,11 @@ class SpikeModule(nn.Module):
     center_slices: Tensor
     n_epochs: Tensor
     seed: Tensor
+    encoders: Any  # lists of modules, whose items nn.ModuleList does not type
+    codes: Any
+    synapses: Any
+    graph_fusion: Any
+    blocks: Any
 
     def __init__(
         self,
@@ -206,7 +203,9 @@ class SpikeModule(nn.Module):
             weights = views[0].new_full((inputs.n_obs, n_modalities), 1 / n_modalities)
         else:
             weights = self.modality_fusion(views)
-        membrane = n_modalities * sum(w[:, None] * v for w, v in zip(weights.unbind(1), views, strict=True))
+        membrane = n_modalities * torch.stack(
+            [w[:, None] * v for w, v in zip(weights.unbind(1), views, strict=True)]
+        ).sum(0)
         for block in self.blocks:
             membrane = block(membrane, inputs.rings[0], edges[0], inputs.segments, block_size=block_size)
         return Encoded(
@@ -275,7 +274,7 @@ class SpikeModule(nn.Module):
         settings, epoch = self.settings, int(self.n_epochs)
         if settings.weight_bits == "learned" and epoch % _ALLOCATE_EVERY == 0:
             self.allocate(inputs)
-        blind, visible = self._blind_spots(inputs, epoch)
+        blind, visible = self.blind_spots(inputs, epoch)
         training_mask = ~self._validation_mask(inputs)
         blind = blind[training_mask[blind]]
         encoded = self(inputs, visible)
@@ -303,14 +302,14 @@ class SpikeModule(nn.Module):
 
     def allocate(self, inputs: Inputs) -> None:
         """Give every layer of learned width its bits, within the budget of the settings."""
-        blind, visible = self._blind_spots(inputs, int(self.n_epochs))
+        blind, visible = self.blind_spots(inputs, int(self.n_epochs))
         allocate_bits(
             self,
             self.settings.bit_budget,
             lambda: self._prediction_error(inputs, self(inputs, visible).predicted, blind),
         )
 
-    def _blind_spots(self, inputs: Inputs, draw: int) -> tuple[Tensor, list[Tensor]]:
+    def blind_spots(self, inputs: Inputs, draw: int) -> tuple[Tensor, list[Tensor]]:
         """Rows to be predicted, and what is left to be seen of each modality; the same for the same number of draw."""
         generator = torch.Generator().manual_seed(int(self.seed) + draw)
         blind = torch.rand(inputs.n_obs, 1, generator=generator) < self.settings.blind_fraction
@@ -340,22 +339,6 @@ class SpikeModule(nn.Module):
             average.lerp_(weight.detach(), 1.0 if first else 1 - self.settings.ema_decay)
             distances.append(torch.linalg.vector_norm(weight - average))
         return torch.stack(distances).mean()
-
-    @torch.no_grad()
-    def finish(self, inputs: Inputs) -> None:
-        """After training: self weights, from the error of prediction of blind spots and the noise of single spots."""
-        complete = torch.stack(inputs.present).prod(0)  # zeros that stand for a missing modality are no noise
-        if complete.sum() < _MIN_COMPLETE:
-            complete = torch.ones_like(complete)
-        total, count = self.self_weights.new_zeros(self.n_directions), complete.new_zeros(())
-        for draw in range(_N_DRAWS):
-            blind, visible = self._blind_spots(inputs, -1 - draw)
-            encoded = self(inputs, visible)
-            own = torch.stack(encoded.own).sum(0)
-            error = (own - encoded.predicted)[blind].square() * complete[blind]
-            total, count = total + error.sum(0), count + complete[blind].sum()
-        residual = (total / count.clamp(min=1)).clamp(min=1e-9)
-        self.self_weights.copy_((1 - _own_noise(own, inputs, complete) / residual).clamp(0, 1).square())
 
     # ------------------------------------------------------------- inference
 
@@ -414,17 +397,3 @@ def _neighbor_sum(graphs: Sequence[Graph], weights: Sequence[Tensor], x: Sequenc
         seen = weight * column.index_select(0, graph.col)
         total = total + graph(sent, seen / graph.row_sum(seen).clamp(min=1e-6).index_select(0, graph.row))
     return total
-
-
-def _own_noise(y: Tensor, inputs: Inputs, complete: Tensor) -> Tensor:
-    """Variance ``(d,)`` of directions ``(n_obs, d)`` that a spot shares with no other, among spots that are `complete`."""
-    y = y * complete
-    fraction = complete.double().mean().clamp(min=1e-9)
-    uniform, shared = UniformEdges(), []
-    for ring in inputs.rings:
-        sums = ring(torch.cat([y, complete], dim=1), uniform(ring, y))
-        means = sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
-        shared.append((y * means).double().mean(0) / fraction)
-    variance = y.double().square().mean(0) / fraction
-    found = nugget(variance.cpu().numpy(), torch.stack(shared).cpu().numpy(), inputs.distances)
-    return torch.from_numpy(found).to(y)

@@ -66,7 +66,7 @@ def check_attention(module: SpikeModule, layer: int) -> None:
 
 @torch.no_grad()
 def attention_weights(
-    module: SpikeModule, inputs: Inputs, rows: np.ndarray, *, layer: int, trained_on: bool
+    module: SpikeModule, inputs: Inputs, rows: np.ndarray | slice, *, layer: int, trained_on: bool
 ) -> np.ndarray:
     """What chosen rows of the object read from all of them by the attention of a block, float32 ``(n_query, n_obs)``."""
     blocks: Any = module.blocks

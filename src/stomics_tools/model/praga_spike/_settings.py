@@ -34,6 +34,7 @@ class SpikeSettings:
     n_layers: int
     n_heads: int
     n_levels: int
+    n_copies: int
     n_steps: int
     use_attention: bool
     attention_windows: tuple[int | None, ...]
@@ -59,6 +60,7 @@ class SpikeSettings:
             "n_spatial_neighbors",
             "n_hops",
             "n_heads",
+            "n_copies",
             "n_steps",
             "prototype_every",
         ):
@@ -70,8 +72,8 @@ class SpikeSettings:
                 _validate.check_integer(getattr(self, name), argument=name, minimum=2)
         for name in ("homogeneity_weight", "prototype_weight", "distill_weight", "layer_scale"):
             _validate.check_number(getattr(self, name), argument=name, low=0)
-        for name in ("temperature", "bit_budget"):
-            _validate.check_number(getattr(self, name), argument=name, low=0, open_low=True)
+        _validate.check_number(self.temperature, argument="temperature", low=0, open_low=True)
+        _validate.check_number(self.bit_budget, argument="bit_budget", low=2, high=8)
         for name in ("ema_decay", "signal_threshold"):
             _validate.check_number(getattr(self, name), argument=name, low=0, high=1)
         _validate.check_number(self.blind_fraction, argument="blind_fraction", low=0.01, high=0.9)
@@ -100,9 +102,9 @@ class SpikeSettings:
                 _validate.check_integer(window, argument="attention_windows")
 
     @property
-    def n_copies(self) -> int:
+    def n_staggered(self) -> int:
         """Neurons of either sign that code a number; ReLU needs no second one."""
-        return 1 if self.encoder == "relu" else 2
+        return 1 if self.encoder == "relu" else self.n_copies
 
     @property
     def bits(self) -> int | Literal["learned"] | None:
@@ -131,7 +133,7 @@ EFFECTS: tuple[_validate.Effect, ...] = (
         lambda s: _is_added(s) or s.encoder in ("spike", "relu"),
         "`encoder='spike'` or 'relu'",
     ),
-    (("n_levels",), lambda s: _is_added(s) or s.encoder != "relu", "`encoder` is another than 'relu'"),
+    (("n_levels", "n_copies"), lambda s: _is_added(s) or s.encoder != "relu", "`encoder` is another than 'relu'"),
     (
         ("n_steps",),
         lambda s: _is_added(s) or (s.encoder in _STEPPED and s.use_attention),
@@ -152,3 +154,19 @@ EFFECTS: tuple[_validate.Effect, ...] = (
         "`prototype_weight` is above 0",
     ),
 )
+
+
+def early_stopping_arguments(early_stopping: bool, patience: int, validation_size: float) -> dict[str, Any]:
+    """Checked arguments of early stopping, those without effect left out."""
+    _validate.check_option(early_stopping, [True, False], argument="early_stopping")
+    _validate.check_integer(patience, argument="early_stopping_patience")
+    _validate.check_number(validation_size, argument="validation_size", low=0.01, high=0.5)
+    if early_stopping:
+        return {"early_stopping": True, "early_stopping_patience": patience, "validation_size": validation_size}
+    for name, value, default in (
+        ("early_stopping_patience", patience, 5),
+        ("validation_size", validation_size, 0.1),
+    ):
+        if value != default:
+            raise ValueError(f"`{name}={value}` has no effect with `early_stopping=False`. Leave it out.")
+    return {"early_stopping": False}

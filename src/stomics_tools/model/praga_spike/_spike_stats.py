@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,9 @@ def spike_stats(module: SpikeModule, inputs: Inputs, run: Callable[[], object]) 
     for name, found in seen.items():
         if not found.n_rows:  # not passed through, such as the decoder
             continue
-        part = module.get_submodule(name)
+        part: Any = module.get_submodule(name)
         passes = found.n_rows / inputs.n_obs
-        macs = part.in_features * part.out_features * passes  # type: ignore[operator]
+        macs = part.in_features * part.out_features * passes
         if name.startswith("encoders."):
             rows[name] = {"macs": macs}
             continue
@@ -90,7 +91,7 @@ def spike_stats(module: SpikeModule, inputs: Inputs, run: Callable[[], object]) 
             "silent_fraction": found.n_silent / found.n_rows,
             "events": per_row * passes,
             "macs": macs,
-            "synaptic_operations": per_row * passes * part.out_features,  # type: ignore[operator]
+            "synaptic_operations": per_row * passes * part.out_features,
         }
     rows |= _without_maps(module, inputs, rows)
     return _with_energy(pd.DataFrame.from_dict(rows, orient="index"), inputs.n_obs)

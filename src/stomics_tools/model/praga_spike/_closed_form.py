@@ -1,4 +1,4 @@
-"""A new module that begins with the closed form of spatial components, and a saved one."""
+"""What comes of closed forms: the weights that a module begins with, and the self weights that it ends with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from stomics_tools._spatial_components import SpatialComponents, fit_spatial_components
+from stomics_tools._spatial_components import SpatialComponents, fit_spatial_components, nugget
 from stomics_tools.model.praga_spike._inputs import Inputs, as_matrix
 from stomics_tools.model.praga_spike._layers import PopulationCode, SpikeBlock, UniformEdges
 from stomics_tools.model.praga_spike._module import SpikeModule
@@ -18,6 +18,10 @@ from stomics_tools.nn import QuantLinear
 _RANGE = 2.5
 """Range of a population code in standard deviations; what lies beyond fires as much as what lies on its border."""
 _RIDGE = 1e-4
+_N_DRAWS = 4
+"""Draws of blind spots by which the error of prediction is measured."""
+_MIN_COMPLETE = 50
+"""Spots with every modality from which the noise is estimated; where there are fewer, all are taken."""
 
 
 def new_module(inputs: Inputs, loss_weights: Sequence[float], settings: SpikeSettings) -> SpikeModule:
@@ -114,6 +118,41 @@ def _feature_graph_weights(inputs: Inputs, own: Sequence[Tensor]) -> Tensor:
     ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
     eye = torch.eye(len(own), dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge[:, None, None] * eye, target[..., None])[..., 0].T.to(y)
+
+
+@torch.no_grad()
+def set_self_weights(module: SpikeModule, inputs: Inputs) -> None:
+    """After training, how much a spot's own spikes correct its prediction: ``g = (1 - noise / residual)^2``.
+
+    `residual` is the variance of the error of prediction of blind spots, `noise` what no spot shares with another. Where
+    domains are wide and single cells mixed, a spot's own spikes count little; where domains are narrow they count much.
+    """
+    complete = torch.stack(inputs.present).prod(0)  # zeros that stand for a missing modality are no noise
+    if complete.sum() < _MIN_COMPLETE:
+        complete = torch.ones_like(complete)
+    total, count = module.self_weights.new_zeros(module.n_directions), complete.new_zeros(())
+    for draw in range(_N_DRAWS):
+        blind, visible = module.blind_spots(inputs, -1 - draw)
+        encoded = module(inputs, visible)
+        own = torch.stack(encoded.own).sum(0)
+        error = (own - encoded.predicted)[blind].square() * complete[blind]
+        total, count = total + error.sum(0), count + complete[blind].sum()
+    residual = (total / count.clamp(min=1)).clamp(min=1e-9)
+    module.self_weights.copy_((1 - _own_noise(own, inputs, complete) / residual).clamp(0, 1).square())
+
+
+def _own_noise(y: Tensor, inputs: Inputs, complete: Tensor) -> Tensor:
+    """Variance ``(d,)`` of directions ``(n_obs, d)`` that a spot shares with no other, among spots that are `complete`."""
+    y = y * complete
+    fraction = complete.double().mean().clamp(min=1e-9)
+    uniform, shared = UniformEdges(), []
+    for ring in inputs.rings:
+        sums = ring(torch.cat([y, complete], dim=1), uniform(ring, y))
+        means = sums[:, :-1] / sums[:, -1:].clamp(min=1e-6)
+        shared.append((y * means).double().mean(0) / fraction)
+    variance = y.double().square().mean(0) / fraction
+    found = nugget(variance.cpu().numpy(), torch.stack(shared).cpu().numpy(), inputs.distances)
+    return torch.from_numpy(found).to(y)
 
 
 def restored_module(
