@@ -74,9 +74,24 @@ REMOVED: dict[str, dict[str, str]] = {
         "preset": f"{_PRAGA} What `preset='enhanced'` was is `PRAGASpike(adata)` with `train(max_epochs=1000, lr=1e-4, "
         "scheduler='plateau', patience=50, clip_grad=1.0)`.",
         **dict.fromkeys(("data_type", "feature_weights", "standardize"), f"{_PRAGA} Leave it out here."),
+        "hidden_share": "It is called `blind_fraction`.",
+    },
+    "PRAGASpike.train": {
+        "patience": "It is called `early_stopping_patience`, and counts epochs of the validation loss."
+    },
+}
+"""Arguments that constructors, or the named methods, had in earlier versions, and what to write instead."""
+REMOVED_OPTIONS: dict[str, dict[tuple[str, str], str]] = {
+    "PRAGASpike": {
+        ("encoder", "spikformer"): "Its attention is `encoder='ssa'`.",
+        (
+            "encoder",
+            "linear",
+        ): "Without spikes and training see `stomics_tools.tl.spatial_components`; `encoder='relu'` is "
+        "the model in floating point.",
     }
 }
-"""Arguments that constructors had in earlier versions, and what to write instead."""
+"""Values that arguments of constructors had in earlier versions, and what to write instead."""
 _TRAINER = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self", *_HINTS["train"]}
 
 
@@ -136,6 +151,10 @@ def _check(
         if argument not in known and not hands_on:
             hint = _hint(model, name, argument, sorted(known))
             raise TypeError(f"{call} has no argument `{argument}`. {hint}")
+    if name == "__init__":
+        for (argument, value), hint in REMOVED_OPTIONS.get(model.__name__, {}).items():
+            if kwargs.get(argument) == value:
+                raise ValueError(f"`{argument}={value!r}` is gone. {hint}")
     places = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(args) > len(places) and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         own = [p.name for p in places if p.name not in ("self", "cls")]
@@ -157,6 +176,8 @@ def _hint(model: type, name: str, argument: str, known: list[str]) -> str:
     hint = _HINTS.get(kind, {}).get(argument)
     if hint is not None and ("`modalities`" not in hint or "modalities" in known):
         return hint
+    if argument in REMOVED.get(f"{model.__name__}.{name}", {}):
+        return REMOVED[f"{model.__name__}.{name}"][argument]
     if name == "__init__":
         if argument in REMOVED.get(model.__name__, {}):
             return REMOVED[model.__name__][argument]

@@ -86,6 +86,7 @@ class DualSpikeAttention(nn.Module):
         self.reduce = SpikingLayer(n_features, 2 * n_features, None, bits=bits)
         self.map_neuron, self.attention_neuron = neuron(1.0), neuron(1.0)
         self.project = SpikingLayer(n_features, n_features, neuron if output_spikes else None, bits=bits)
+        self.follow_rates = True  # off where a pass is made again for the gradient
         self.register_buffer("input_rate", torch.ones(n_heads))
         self.register_buffer("map_rate", torch.ones(n_heads))
         self.register_buffer("initialised", torch.tensor(False))
@@ -225,7 +226,8 @@ class DualSpikeAttention(nn.Module):
         return read @ values, read.detach().sum((0, 1, 3, 4))
 
     def _follow(self, rate: Tensor, found: Tensor) -> None:
-        rate.lerp_(found.to(rate), _MOMENTUM if self.initialised else 1.0)
+        if self.follow_rates:
+            rate.lerp_(found.to(rate), _MOMENTUM if self.initialised else 1.0)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(T, B, N, C)`` to ``(T, B, heads, N, C / heads)``."""

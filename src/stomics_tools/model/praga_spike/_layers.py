@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stomics_tools.model.praga_spike._settings import ADDED_ENCODERS, Encoder, SpikeSettings
-from stomics_tools.nn import Graph, Multispike, QuantLinear, RepLinear, SpikeAttention, SpikingRowAttention
+from stomics_tools.nn import (
+    DualSpikeAttention,
+    Graph,
+    Multispike,
+    QuantLinear,
+    RepLinear,
+    SpikeAttention,
+    SpikingRowAttention,
+)
 
 _MAX_KEPT = 30_000
 """Rows up to which a block keeps its inner values for the gradient."""
@@ -227,14 +235,19 @@ class SpikeBlock(nn.Module):
 def _still_norms(module: nn.Module) -> Iterator[None]:
     """Running statistics do not move a second time when values are made again."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    rates = [m for m in module.modules() if isinstance(m, DualSpikeAttention)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
+    for part in rates:
+        part.follow_rates = False
     try:
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+        for part in rates:
+            part.follow_rates = True
 
 
 def attention_of(settings: SpikeSettings) -> nn.Module:
