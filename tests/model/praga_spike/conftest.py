@@ -12,10 +12,10 @@ from scipy import sparse
 
 from stomics_tools.data import Modality, Spots
 from stomics_tools.model import PRAGASpike
+from stomics_tools.model.praga_spike._closed_form import new_module
 from stomics_tools.model.praga_spike._inputs import Inputs, prepare
 from stomics_tools.model.praga_spike._module import SpikeModule
 from stomics_tools.model.praga_spike._settings import SpikeSettings
-from stomics_tools.model.praga_spike._model import new_module
 
 
 def _spots(

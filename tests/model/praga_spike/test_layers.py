@@ -42,11 +42,13 @@ def _decoded(code, u, targets=None):
     return code(u) @ code.decoding(targets).T
 
 
-@pytest.fixture(params=[2, 5, 9])
+@pytest.fixture(params=[(2, 1), (5, 1), (5, 2), (9, 3)], ids=str)
 def code(request, settings_of):
-    code = PopulationCode(3, settings_of(n_levels=request.param)).double()
+    n_levels, n_copies = request.param
+    code = PopulationCode(3, settings_of(n_levels=n_levels, n_copies=n_copies)).double()
     code.ranges.copy_(torch.tensor([0.5, 1.0, 4.0]))
-    code.n_values = code.width // 6 * (request.param - 1)  # C L
+    assert code.width == 2 * n_copies * 3
+    code.n_values = n_copies * (n_levels - 1)  # C L
     return code
 
 
@@ -132,7 +134,7 @@ def test_inductive_edges_equal_the_formula(sharpness):
 
 def test_fusion_equals_its_formula_and_begins_at_its_prior(settings_of):
     torch.manual_seed(0)
-    fusion = Fusion(6, (0.9, 0.3), settings_of(n_levels=5, weight_bits="float"))
+    fusion = Fusion(6, (0.9, 0.3), settings_of(n_levels=5, n_copies=2, weight_bits="float"))
     views = torch.randn(2, 10, 6)
     torch.testing.assert_close(fusion(views), torch.tensor([[0.75, 0.25]]).expand(10, 2))
     torch.nn.init.normal_(fusion.score)
@@ -177,7 +179,7 @@ def _input(n=N):
 @pytest.mark.parametrize("residual", ["membrane", "sew"])
 def test_block_equals_its_formula(settings_of, residual, use_attention):
     """Densely, the attention alone by its own class."""
-    block = _block(settings_of, residual=residual, use_attention=use_attention, weight_bits=3)
+    block = _block(settings_of, residual=residual, use_attention=use_attention, weight_bits=3, n_copies=2)
     block.code.ranges.fill_(2.0)
     x, graph, weight = _input()
     segments = torch.tensor([0, 9, N])

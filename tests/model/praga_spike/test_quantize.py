@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stomics_tools.model.praga_spike._compress import forms_of
 
 from stomics_tools.model import PRAGASpike
-from stomics_tools.model.praga_spike._compress import forms_of
 from stomics_tools.nn import LearnedWidthQuantizer, Multispike, PackedLinear, QuantLinear, RepLinear, unroll
 
 MODALITIES = {"rna": "X_pca", "protein": "X_protein"}
