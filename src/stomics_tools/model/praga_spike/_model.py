@@ -410,7 +410,7 @@ class PRAGASpike(ModalitiesModel):
                 f"`dir_path`: {str(dir_path)!r} holds the published model, which an earlier version saved as PRAGASpike. "
                 "Load it by `stomics_tools.model.PRAGA.load`."
             )
-        if meta["model"] == cls.__name__ and "hidden_share" in arguments:
+        if meta["model"] == cls.__name__ and "blind_fraction" not in arguments:
             raise ValueError(
                 f"`dir_path`: {str(dir_path)!r} was saved by an earlier version, whose layers stood beside a closed form "
                 "and not between features and results. Train a new model, or load it with the version that saved it."
