@@ -15,8 +15,11 @@ from stomics_tools.model.praga_spike._quantize import restore_packed
 from stomics_tools.model.praga_spike._settings import SpikeSettings
 from stomics_tools.nn import QuantLinear
 
-_RANGE = 2.5
-"""Range of a population code in standard deviations; what lies beyond fires as much as what lies on its border."""
+_COVERED = 0.995
+"""Fraction of the spots that lie within the range of a population code; what lies beyond fires as on its border."""
+_LEAST_RANGE = 1.5  # standard deviations
+_MAX_ROWS = 20_000
+"""Spots from which a range is found."""
 _RIDGE = 1e-4
 _N_DRAWS = 4
 """Draws of blind spots by which the error of prediction is measured."""
@@ -89,7 +92,9 @@ def _set(layer: QuantLinear, weight: Tensor) -> None:
 
 
 def _set_range(code: PopulationCode, u: Tensor) -> None:
-    code.ranges.copy_(_RANGE * u.square().mean(0).sqrt().clamp(min=1e-3))
+    covered = u[:: -(-len(u) // _MAX_ROWS)].abs().quantile(_COVERED, dim=0)
+    spread = u.square().mean(0).sqrt()
+    code.ranges.copy_(torch.maximum(covered, _LEAST_RANGE * spread).clamp(min=1e-3))
 
 
 def _set_norms(module: SpikeModule, inputs: Inputs) -> None:
