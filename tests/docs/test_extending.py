@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stomics_tools.model import PRAGASpike
-from stomics_tools.model.praga_spike import MembraneLayer, register_encoder
+from stomics_tools.model.praga_spike import register_encoder
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -23,12 +24,33 @@ def example() -> dict[str, Any]:
     return names
 
 
-def test_the_layer_of_the_page_is_trained(example: dict[str, Any]) -> None:
+def test_the_attention_of_the_page_is_trained(example: dict[str, Any]) -> None:
     model = example["model"]
-    (layer,) = model.module.layers
-    assert isinstance(layer, example["GatedLayer"])
-    assert all((parameter.grad is None or parameter.isfinite().all()) for parameter in layer.parameters())
+    (block,) = model.module.blocks
+    assert isinstance(block.attention, example["GatedMean"])
     assert model.adata.obsm["X_praga_spike"].shape == (400, 16)
+    assert np.isfinite(model.adata.obsm["X_praga_spike"]).all()
+
+
+def test_what_it_computes(example: dict[str, Any]) -> None:
+    """Against a loop over slices and rows."""
+    register_encoder("gated_mean", example["GatedMean"])
+    model = PRAGASpike(example["adata"], encoder="gated_mean", n_latent=16, weight_bits="float")
+    attention = example["GatedMean"](model._settings)
+    x, segments = torch.randn(30, 16), torch.tensor([0, 12, 30])
+    with torch.no_grad():
+        found = attention(x, segments)
+        spikes = attention.spike(x)
+        gate, own, value = (torch.sigmoid(attention.read_gate(spikes)), attention.own_gate(spikes), attention.value(spikes))
+        for first, last in ((0, 12), (12, 30)):
+            mean = (gate[first:last] * value[first:last]).sum(0) / gate[first:last].sum(0)
+            for row in range(first, last):
+                np.testing.assert_allclose(found[row], torch.sigmoid(own[row]) * mean, rtol=1e-5, atol=1e-6)
+
+
+def test_its_maps_were_packed(example: dict[str, Any]) -> None:
+    attention = example["model"].module.blocks[0].attention
+    assert type(attention.value).__name__ == "PackedLinear"
 
 
 def test_blocks_of_rows_change_nothing(example: dict[str, Any]) -> None:
@@ -45,7 +67,8 @@ def test_saved_and_loaded(example: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_names(example: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="'relu' is an encoder of the package"):
-        register_encoder("relu", MembraneLayer)
-    with pytest.raises(ValueError, match="'gated'"):
+    for name in ("relu", "qk_token"):
+        with pytest.raises(ValueError, match=f"{name!r} is an encoder of the package"):
+            register_encoder(name, example["GatedMean"])
+    with pytest.raises(ValueError, match="'gated_mean'"):
         PRAGASpike(example["adata"], encoder="unknown")

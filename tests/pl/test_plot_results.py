@@ -210,16 +210,16 @@ def test_intervals_are_sorted_and_counted(results):
     np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [expected.min() - 0.2, expected.max() + 0.2])
 
 
-def test_firing_rates_of_layers_alone():
+def test_firing_rates_of_maps_that_read_spikes():
     table = pd.DataFrame(
-        {"firing_rate": [0.1, 0.3, np.nan, 0.2], "silent_share": [0.0, 0.5, np.nan, np.nan]},
-        index=["layers.0.spike", "layers.0.attention.key_spike", "fusion", "total"],
+        {"firing_rate": [0.1, 0.3, np.nan, 0.2], "silent_fraction": [0.0, 0.5, np.nan, np.nan]},
+        index=["graph_fusion.0.hidden", "blocks.1.attention.key.0", "encoders.0", "total"],
     )
     for model in (table, SimpleNamespace(spike_stats=lambda: table)):
         ax = pl.firing_rates(model, show=False)
         np.testing.assert_allclose([bar.get_width() for bar in ax.containers[0]], [0.1, 0.3])
         np.testing.assert_allclose(ax.lines[0].get_xdata(), [0, 0.5])
-        assert [t.get_text() for t in ax.get_yticklabels()] == ["layer 0: spike", "layer 0: attention key spike"]
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["graph fusion 0 hidden", "block 1: attention key"]
     with pytest.raises(ValueError, match="no row of the table"):
         pl.firing_rates(table.iloc[2:])
 

@@ -1,4 +1,4 @@
-"""How much the layers of a spiking model fire."""
+"""How much the neurons of a spiking model fire."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def firing_rates(
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Figure | Axes | list[Axes] | None:
-    """Draw how much each layer of neurons fires, and the share of spots in which it is silent.
+    """Draw how much the neurons fire that each map reads, and the fraction of spots in which they are silent.
 
-    Layers stand in the order of computation, the first on top.
+    Maps stand in the order of computation, the first on top.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def firing_rates(
     KeyError
         If the table lacks a column.
     ValueError
-        If there are no layers of neurons.
+        If no row has a firing rate.
     """
     if not (isinstance(model, pd.DataFrame) or hasattr(model, "spike_stats")):
         raise TypeError(
             f"`model` must be a trained PRAGASpike or the table of its `spike_stats()`, found {type(model).__name__}."
         )
     table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.spike_stats()
-    for name in ("firing_rate", "silent_share"):
+    for name in ("firing_rate", "silent_fraction"):
         check_key(name, table.columns, argument="model", where="spike_stats().columns")
     fired = table[table["firing_rate"].notna() & (table.index != "total")]
     if fired.empty:
@@ -70,10 +70,10 @@ def firing_rates(
         _, ax = plt.subplots(layout="constrained", figsize=(6, 1.2 + 0.3 * len(fired)))
     at = np.arange(len(fired))
     ax.barh(at, fired["firing_rate"].to_numpy(dtype=np.float64), 0.6, color=_BLUE, label="firing rate")
-    silent = fired["silent_share"].to_numpy(dtype=np.float64)
-    ax.plot(silent, at, "D", color=_ORANGE, markersize=5, label="share of silent spots", clip_on=False)
+    silent = fired["silent_fraction"].to_numpy(dtype=np.float64)
+    ax.plot(silent, at, "D", color=_ORANGE, markersize=5, label="fraction of silent spots", clip_on=False)
     ax.set_yticks(at, [_label(str(name)) for name in fired.index])
-    ax.set(xlim=(0, 1), ylim=(len(fired) - 0.4, -0.6), xlabel="share")
+    ax.set(xlim=(0, 1), ylim=(len(fired) - 0.4, -0.6), xlabel="fraction")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     if title is not None:
@@ -82,6 +82,9 @@ def firing_rates(
 
 
 def _label(name: str) -> str:
-    """``"layers.0.attention.query_spike"`` in words."""
-    parts = name.removeprefix("layers.").replace("_", " ").split(".")
-    return f"layer {parts[0]}: {' '.join(parts[1:])}" if parts[0].isdigit() else name
+    """``"blocks.0.attention.query.0"`` in words: what stands at the end is a place in a sequence of maps."""
+    parts = name.replace("_", " ").split(".")
+    if parts[0] != "blocks" or len(parts) < 3:
+        return " ".join(parts)
+    inner = parts[2:-1] if parts[-1].isdigit() else parts[2:]
+    return f"block {parts[1]}: {' '.join(inner)}"
