@@ -80,5 +80,7 @@ MAKE: dict[str, Callable[..., Any]] = {
 
 
 def train(model: Any, max_epochs: int, **how: Any) -> None:
-    """One call for all models."""
+    """One call for all models; every epoch is run."""
+    if type(model).__name__ == "PRAGASpike":
+        how.setdefault("early_stopping", False)
     model.train(max_epochs=max_epochs, enable_progress_bar=False, key_added=None, seed=0, **how)

@@ -43,7 +43,7 @@ def measure(n_domains: int, seed: int, data: str, method: str, epochs: int | Non
     st.pp.protein(mdata["protein"])
     st.model.PRAGASpike.setup_mudata(mdata, modalities={"rna": "X_pca", "protein": "X_protein"})
     model = st.model.PRAGASpike(mdata)
-    model.train(epochs, seed=seed, enable_progress_bar=False)
+    model.train(**({} if epochs is None else {"max_epochs": epochs}), seed=seed, enable_progress_bar=False)
     latent = model.get_latent_representation()
     graph = spatial_knn(mdata.obsm["spatial"], 6) if method == "graph" else None
     if graph is not None:

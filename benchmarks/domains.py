@@ -6,7 +6,7 @@ import argparse
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -53,11 +53,13 @@ def hops(mdata: MuData, seed: int, epochs: int | None) -> np.ndarray:
     return _hops.fit(side_by_side(mdata), spatial_knn(mdata.obsm["spatial"], 6))
 
 
-def train_model(cls: Any, mdata: MuData, seed: int, epochs: int | None, **arguments: Any) -> Any:
+def train_model(
+    cls: Any, mdata: MuData, seed: int, epochs: int | None, training: Mapping[str, Any] | None = None, **arguments: Any
+) -> Any:
     """A model of a class; without `epochs` it trains as long as it does by default."""
     cls.setup_mudata(mdata, {name: COMPONENTS[name] for name in mdata.mod}, batch_key=batch_key(mdata))
     model = cls(mdata, **arguments)
-    how = {} if epochs is None else {"max_epochs": epochs}
+    how = {**(training or {}), **({} if epochs is None else {"max_epochs": epochs})}
     model.train(**how, seed=seed, accelerator="cpu", key_added=None, enable_progress_bar=False)
     return model
 

@@ -49,7 +49,7 @@ def run(whole: AnnData, held_out: str, method: str, seed: int, epochs: int | Non
     training, new = prepared(method, whole[~there].copy(), whole[there].copy())
     st.model.PRAGASpike.setup_anndata(training, {"rna": "X_pca"}, batch_key=BATCH)
     model = st.model.PRAGASpike(training)
-    model.train(epochs, seed=seed, enable_progress_bar=False)
+    model.train(**({} if epochs is None else {"max_epochs": epochs}), seed=seed, enable_progress_bar=False)
     known = KNeighborsClassifier(15).fit(model.get_latent_representation(), training.obs[LABELS])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Modality 'rna': nothing says")

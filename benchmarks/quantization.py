@@ -1,4 +1,4 @@
-"""Weights of PRAGASpike in floating point, 8, 4 and 2 bits: agreement, size, time, spikes. See README.md."""
+"""Weights of PRAGASpike in floating point, 8, 4, 2 and learned bits: agreement, size, time, spikes. See README.md."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from _runs import Runs
 from domains import quiet, score, train_model
 from mudata import MuData
 from tables import RESULTS, print_tables
+from torch import nn
 
 from stomics_tools.model import PRAGASpike
-from stomics_tools.model.praga_spike._compress import compare_forms, forms_of
+from stomics_tools.model.praga_spike._quantize import compare_forms
+from stomics_tools.model.praga_spike._results import latent_of
+from stomics_tools.nn import fold_all, mean_bits
 
-FORMS = ("trained", "folded", "packed", "bf16")
+FORMS = ("trained", "folded", "packed")
 RESULT_COLUMNS = (
     "ari",
     "ari_packed",
+    "mean_bits",
     *(f"bytes_{form}" for form in FORMS),
     *(f"ms_{form}" for form in FORMS),
     *(f"difference_{form}" for form in FORMS[1:]),
@@ -29,7 +33,7 @@ RESULT_COLUMNS = (
     "energy_estimate_mj",
     "floating_energy_estimate_mj",
 )
-WEIGHT_BITS = ("float", 8, 4, 2)
+WEIGHT_BITS = ("float", 8, 4, 2, "learned")
 REPEATS = 20
 
 
@@ -38,7 +42,7 @@ class Setting:
     """How a slice is run; the large one is there for times alone."""
 
     seeds: int = 3
-    epochs: int = 100
+    epochs: int | None = None
     scored: bool = True
 
 
@@ -55,13 +59,9 @@ def slice_of(name: str) -> MuData:
 
 def forms_table(model: PRAGASpike) -> pd.DataFrame:
     """Of floating-point weights, which cannot be packed."""
-    inputs, _ = model._inputs(None)
-    module = model.module
-
-    def latent():
-        return module.latent(inputs, module.encode(inputs, block_size=8192))
-
-    return compare_forms(module, forms_of(module.layers), latent, REPEATS)
+    inputs, known = model._inputs(None)
+    forms = {"trained": model.module, "folded": fold_all(model.module)}
+    return compare_forms(forms, lambda module: latent_of(module, inputs, trained_on=known), REPEATS)
 
 
 def ari(model: PRAGASpike, name: str, seed: int) -> float:
@@ -70,15 +70,18 @@ def ari(model: PRAGASpike, name: str, seed: int) -> float:
     return score(slice_of(name), model.get_latent_representation(), seed)["ari"]
 
 
-def evaluate(name: str, bits: str | int, seed: int, epochs: int) -> dict[str, float]:
+def evaluate(name: str, bits: str | int, seed: int, epochs: int | None) -> dict[str, float]:
     model = train_model(PRAGASpike, slice_of(name), seed, epochs, weight_bits=bits)
     trained = ari(model, name, seed)
+    inner = [part for name, part in model.module.named_children() if name not in ("encoders", "decoder")]
+    mean = np.nan if bits == "float" else mean_bits(nn.ModuleList(inner))  # maps from and to features have 8
     spikes = model.spike_stats().loc["total"]
     table = forms_table(model) if bits == "float" else model.quantize(n_repeats=REPEATS)
     table = table.reindex(FORMS)
     return {
         "ari": trained,
         "ari_packed": np.nan if bits == "float" else ari(model, name, seed),
+        "mean_bits": mean,
         **{f"bytes_{form}": table.loc[form, "bytes"] for form in FORMS},
         **{f"ms_{form}": 1e3 * table.loc[form, "seconds"] for form in FORMS},
         **{f"difference_{form}": table.loc[form, "relative_difference"] for form in FORMS[1:]},
@@ -102,7 +105,7 @@ def main() -> None:
         for seed in range(arguments.seeds or setting.seeds):
             for bits in WEIGHT_BITS:
                 if arguments.bits is None or str(bits) in arguments.bits:
-                    label = "float" if bits == "float" else f"{bits} bits"
+                    label = bits if isinstance(bits, str) else f"{bits} bits"
                     runs.run(name, label, seed, partial(evaluate, name, bits, seed, epochs))
     print()
     print_tables(arguments.out)

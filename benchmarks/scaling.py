@@ -2,7 +2,7 @@
 
 python benchmarks/scaling.py [--sizes 1000 2000 ...] [--dense-up-to 2000] [--out benchmarks/results/scaling.csv]
 python benchmarks/scaling.py --end-to-end 100000      # PRAGA: graphs, 100 epochs, domains
-python benchmarks/scaling.py --default 100000         # PRAGASpike: graphs, 30 epochs, latent, domains
+python benchmarks/scaling.py --default 100000         # PRAGASpike: graphs, 30 epochs at most, latent, domains
 
 Two modalities of 50 features on a square lattice. Every row is measured in a process of its own.
 """
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1, help="measurements of each size")
     parser.add_argument("--end-to-end", type=int, help="one run of 100 epochs at this size")
-    parser.add_argument("--default", type=int, nargs="+", help="30 epochs of PRAGASpike at these sizes")
+    parser.add_argument("--default", type=int, nargs="+", help="30 epochs of PRAGASpike at most, at these sizes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.csv")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "N_OBS", "EPOCHS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
