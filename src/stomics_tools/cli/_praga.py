@@ -133,6 +133,7 @@ def praga_spike(
     n_layers: int | None = None,
     n_heads: int | None = None,
     n_levels: int | None = None,
+    n_copies: int | None = None,
     n_steps: int | None = None,
     use_attention: bool | None = None,
     attention_windows: list[int | None] | None = None,
@@ -200,7 +201,9 @@ def praga_spike(
     n_heads
         Heads of the attention.
     n_levels
-        Levels of a spike.
+        Levels of a spike count.
+    n_copies
+        Neurons of either sign that code a number.
     n_steps
         Time steps of ssa, sdt1, sdt2, qk_token, qk_channel and dssa.
     use_attention
@@ -250,6 +253,7 @@ def praga_spike(
         "n_layers": n_layers,
         "n_heads": n_heads,
         "n_levels": n_levels,
+        "n_copies": n_copies,
         "n_steps": n_steps,
         "use_attention": use_attention,
         "attention_windows": attention_windows,

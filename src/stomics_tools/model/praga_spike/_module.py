@@ -110,6 +110,8 @@ class SpikeModule(nn.Module):
         settings: SpikeSettings,
     ) -> None:
         super().__init__()
+        # The first that is drawn: models of any settings have the same blind spots where they have the same seed.
+        self.register_buffer("seed", torch.randint(2**62, ()))
         self.settings, self.n_directions, self.loss_weights = settings, n_directions, list(loss_weights)
         self.n_features, self.validation_size = list(n_features), 0.0
         outer = None if settings.bits is None else _OUTER_BITS
@@ -143,7 +145,6 @@ class SpikeModule(nn.Module):
         self.register_buffer("self_weights", torch.zeros(n_directions))
         self.register_buffer("center_slices", torch.tensor(False))
         self.register_buffer("n_epochs", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seed", torch.randint(2**62, ()))
         self.prototypes: DynamicPrototypes | None = None
         if settings.prototype_weight > 0:
             self.prototypes = DynamicPrototypes(
