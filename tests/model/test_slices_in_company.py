@@ -57,9 +57,8 @@ def _together(names: Sequence[str], seed: int | None = None) -> AnnData:
 def _praga_spike(names: Sequence[str], **arguments: Any) -> PRAGASpike:
     adata = _together(names)
     PRAGASpike.setup_anndata(adata, MODALITIES, batch_key="slice")
-    model = PRAGASpike(adata, **{"n_latent": 8, "n_feature_neighbors": 5, **arguments})
+    model = PRAGASpike(adata, **{"n_latent": 8, "n_feature_neighbors": 5, "layer_scale": 0.5, **arguments})
     model.train(6, key_added=None, **QUIET)
-    model.module.layer_share.fill_(1.0)  # the layers count in full
     return model
 
 
@@ -110,7 +109,9 @@ COMPANIES = [
         {},
         {"edges": "uniform", "homogeneity_weight": 0.0},
         {"edges": "free"},
-        {"encoder": "spikformer"},
+        {"encoder": "ssa", "residual": "sew"},
+        {"encoder": "dssa"},
+        {"encoder": "sdt3", "graph_fusion": "conv"},
         {"attention_windows": (None, 16)},
         {"use_fusion": False, "n_feature_neighbors": 20},
         {"praga": {"standardize": True}},

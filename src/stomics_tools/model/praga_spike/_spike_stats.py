@@ -18,6 +18,7 @@ from stomics_tools.nn import PackedLinear, QuantLinear
 PJ_PER_MAC = 4.6
 PJ_PER_SYNAPTIC_OPERATION = 0.9
 _MJ_PER_PJ = 1e-9
+_ROUNDING = 1e-3
 _SOURCE = (
     "An estimate, not a measurement: 4.6 pJ a multiply-accumulate of real-valued input, 0.9 pJ an addition set off by "
     "a spike, both of 32-bit floating point at 45 nm (Horowitz, Computing's energy problem, ISSCC 2014)."
@@ -26,12 +27,13 @@ _SOURCE = (
 
 @dataclass
 class _Seen:
-    """What a linear map has read: rows, binary events, rows without any, and the most events a row could have."""
+    """What a linear map has read: rows, binary events, rows without any, the most events a row could have; if spikes."""
 
     n_rows: int = 0
     n_events: float = 0.0
     n_silent: int = 0
     capacity: int = 0
+    is_spikes: bool = True
 
 
 @contextmanager
@@ -43,7 +45,9 @@ def _reading(module: nn.Module, n_levels: int) -> Iterator[dict[str, _Seen]]:
     def counter(found: _Seen) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = arguments[0].detach()
-            events = (x * (n_levels - 1)).round().reshape(-1, x.shape[-1]).double().sum(1)
+            counts = x * (n_levels - 1)
+            found.is_spikes &= bool(((counts - counts.round()).abs() < _ROUNDING).all())  # not a mean of spikes
+            events = counts.round().reshape(-1, x.shape[-1]).double().sum(1)
             found.n_rows += len(events)
             found.n_events += float(events.sum())
             found.n_silent += int((events == 0).sum())
@@ -79,7 +83,7 @@ def spike_stats(module: SpikeModule, inputs: Inputs, run: Callable[[], object]) 
         part: Any = module.get_submodule(name)
         passes = found.n_rows / inputs.n_obs
         macs = part.in_features * part.out_features * passes
-        if name.startswith("encoders."):
+        if not found.is_spikes:
             rows[name] = {"macs": macs}
             continue
         binary = ".attention.inner." in name  # neurons that fire or do not, over time steps
