@@ -14,9 +14,11 @@ LINEAR, QUADRATIC, SOFTMAX = "spiking, linear order", "spiking, quadratic order"
 
 PARTS_OF_PRAGA = parts(
     (
-        *("default", "encoder relu", "encoder linear", "encoder spikformer", "no attention", "layers 0", "closed form"),
-        *("no fusion", "edges free", "edges uniform", "weights float", "weights 8 bits", "weights 2 bits"),
-        *("prototypes 0.1", "epochs 200", "layers 2"),
+        *("default", "untrained", "relu", "relu, weights float", "no attention", "no blocks"),
+        *(f"encoder {name}" for name in ("ssa", "sdt1", "sdt2", "sdt3", "qk_token", "qk_channel", "dssa")),
+        *("residual sew", "graph fusion conv", "no fusion", "edges free", "edges uniform"),
+        *("weights float", "weights 8 bits", "weights 2 bits", "weights learned", "levels 3", "levels 9", "layers 2"),
+        *("attention of two scales", "prototypes 0.1", "all epochs"),
     ),
     "method",
 )
@@ -151,10 +153,46 @@ TABLES: dict[str, Table] = {
         counts=True,
     ),
     "parts": ablation("ari"),
-    "parts in full": ablation("full_error"),
-    "parts share": ablation("layer_share"),
-    "parts error": ablation("best_error"),
+    "parts error": ablation("validation_error"),
     "parts seconds": ablation("cpu_seconds"),
+    "owed to spikes": Table(
+        "ablation.csv",
+        "data",
+        parts(("r1", "151673", "starmap_BZ5", "osmfish"), "dataset"),
+        parts(
+            {
+                "ari": "ARI",
+                "ari_silent": "spikes zero: ARI",
+                "ari_redrawn": "weights redrawn: ARI",
+                "change_redrawn": "change",
+                "ari_blocks_redrawn": "blocks redrawn: ARI",
+                "change_blocks_redrawn": "change",
+            },
+            "column",
+        ),
+        method="default",
+        digits=3,
+        counts=True,
+    ),
+    "packing": Table(
+        "quantization.csv",
+        "weights",
+        parts(
+            {"float": "float", "8 bits": "8 bits", "4 bits": "4 bits", "2 bits": "2 bits", "learned": "learned, 4"},
+            "method",
+        ),
+        [
+            Part("bits", column="mean_bits", digits=2),
+            Part("KB: folded", column="bytes_folded", unit=1e-3, digits=0),
+            Part("packed", column="bytes_packed", unit=1e-3, digits=0),
+            Part("ms: trained", column="ms_trained", digits=1),
+            Part("folded", column="ms_folded", digits=1),
+            Part("packed", column="ms_packed", digits=1),
+            Part("ARI", column="ari", digits=3),
+            Part("packed", column="ari_packed", digits=3),
+        ],
+        dataset="r1",
+    ),
     "domain count": Table(
         "domain_count.csv",
         "true",

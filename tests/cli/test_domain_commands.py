@@ -149,12 +149,33 @@ def test_praga_spike_as_in_python(place, tmp_path):
 def test_options_of_the_spikes(place, tmp_path, windows):
     """Every option reaches the model, in the spelling of other programs too."""
     out = tmp_path / "out.h5ad"
-    options = ("--num-heads", 4, "--n-layers", 2, "--n_levels", 3, "--num-copies", 2, "--weight-bits", "learned", "--bit-budget", 3.5)
+    options = (
+        "--num-heads",
+        4,
+        "--n-layers",
+        2,
+        "--n_levels",
+        3,
+        "--num-copies",
+        2,
+        "--weight-bits",
+        "learned",
+        "--bit-budget",
+        3.5,
+    )
     options += ("--residual", "sew", "--graph-fusion", "conv", "--attention-windows", *windows, "--n-latent", 16)
     options += ("--early-stopping-patience", 1, "--validation-size", 0.2)
     assert run("praga-spike", place / "rna.h5ad", "--output", out, *options, *QUICK) == 0
     params = st.datasets.read_slice(out).uns["praga_spike"]["params"]
-    given = {"n_heads": 4, "n_layers": 2, "n_levels": 3, "n_copies": 2, "weight_bits": "learned", "bit_budget": 3.5, "residual": "sew"}
+    given = {
+        "n_heads": 4,
+        "n_layers": 2,
+        "n_levels": 3,
+        "n_copies": 2,
+        "weight_bits": "learned",
+        "bit_budget": 3.5,
+        "residual": "sew",
+    }
     given |= {"graph_fusion": "conv", "n_latent": 16, "early_stopping_patience": 1, "validation_size": 0.2}
     assert {name: params[name] for name in given} == given
     found = params["attention_windows"]  # as text where one of them is no number

@@ -41,7 +41,11 @@ def test_what_it_computes(example: dict[str, Any]) -> None:
     with torch.no_grad():
         found = attention(x, segments)
         spikes = attention.spike(x)
-        gate, own, value = (torch.sigmoid(attention.read_gate(spikes)), attention.own_gate(spikes), attention.value(spikes))
+        gate, own, value = (
+            torch.sigmoid(attention.read_gate(spikes)),
+            attention.own_gate(spikes),
+            attention.value(spikes),
+        )
         for first, last in ((0, 12), (12, 30)):
             mean = (gate[first:last] * value[first:last]).sum(0) / gate[first:last].sum(0)
             for row in range(first, last):

@@ -37,13 +37,13 @@ def test_both_kinds_by_hand():
     assert (counted.n_steps, counted.width, counted.n_rows) == (4, 3, 3)
     assert counted.events == pytest.approx(10 / 3)
     assert counted.rate == pytest.approx(10 / (3 * 12))
-    assert counted.silent_share == pytest.approx(1 / 3)
+    assert counted.silent_fraction == pytest.approx(1 / 3)
     assert (stepped.n_steps, stepped.width, stepped.n_rows) == (2, 3, 3)
     assert stepped.events == pytest.approx(1 / 3)
     assert stepped.rate == pytest.approx(1 / 18)
-    assert stepped.silent_share == pytest.approx(2 / 3)
+    assert stepped.silent_fraction == pytest.approx(2 / 3)
     assert (unused.n_rows, unused.events, unused.rate) == (0, 0.0, 0.0)
-    assert math.isnan(unused.silent_share)
+    assert math.isnan(unused.silent_fraction)
 
 
 def test_calls_add_up():
@@ -52,7 +52,7 @@ def test_calls_add_up():
         module(X)
     with firing_rates(module) as parts:
         module(X[:1])
-        assert parts["spike"].silent_share == 1
+        assert parts["spike"].silent_fraction == 1
         module(X[1:])
     assert parts == whole
 
@@ -88,4 +88,4 @@ def test_rates_of_a_block_are_the_means_of_its_spikes():
     for name, spikes in seen.items():
         assert rates[name].rate == pytest.approx(spikes.mean().item())
         assert rates[name].n_rows == 2 * 9  # spots, also behind the heads
-        assert rates[name].silent_share == pytest.approx((spikes.sum((0, 3)) == 0).float().mean().item())
+        assert rates[name].silent_fraction == pytest.approx((spikes.sum((0, 3)) == 0).float().mean().item())

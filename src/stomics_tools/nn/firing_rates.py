@@ -47,8 +47,8 @@ class FiringRate:
         return self.events / max(self.n_steps * self.width, 1)
 
     @property
-    def silent_share(self) -> float:
-        """Share of the rows without any event; NaN if there was no row."""
+    def silent_fraction(self) -> float:
+        """Fraction of the rows without any event; NaN if there was no row."""
         return self.n_silent / self.n_rows if self.n_rows else nan
 
     def add(self, events: Tensor, n_steps: int) -> None:

@@ -340,12 +340,10 @@ class PRAGASpike(ModalitiesModel):
 
         Parameters
         ----------
-        indices
-            Rows of the object, or a mask of them.
+        indices, layer
+            Rows of the object, or a mask of them; which of the ``n_layers`` layers, from 0.
         adata
             The object of setup by default, or another one, see :meth:`get_latent_representation`.
-        layer
-            Which of the ``n_layers`` layers, from 0.
 
         Returns
         -------
