@@ -304,6 +304,9 @@ def test_an_added_encoder_gets_what_was_promised(settings_of, monkeypatch):
     for taken in ENCODERS:
         with pytest.raises(ValueError, match=f"'{taken}' is an encoder of the package"):
             register_encoder(taken, Mean)
+    for removed in ("spikformer", "linear"):
+        with pytest.raises(ValueError, match=f"'{removed}' was an encoder of earlier versions"):
+            register_encoder(removed, Mean)
     with pytest.raises(ValueError, match="`encoder`: unknown option 'median'.*'mean'"):
         settings_of(encoder="median")
 

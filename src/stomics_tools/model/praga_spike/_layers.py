@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stomics_tools.model._arguments import REMOVED_OPTIONS
 from stomics_tools.model.praga_spike._settings import ADDED_ENCODERS, Encoder, SpikeSettings
 from stomics_tools.nn import (
     DualSpikeAttention,
@@ -295,4 +296,6 @@ def register_encoder(name: str, attention: Callable[[SpikeSettings], nn.Module])
     """
     if name in get_args(Encoder):
         raise ValueError(f"`name`: {name!r} is an encoder of the package. Take another name.")
+    if ("encoder", name) in REMOVED_OPTIONS["PRAGASpike"]:
+        raise ValueError(f"`name`: {name!r} was an encoder of earlier versions. Take another name.")
     ADDED_ENCODERS[name] = attention
