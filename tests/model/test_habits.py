@@ -149,7 +149,8 @@ def test_numbers_of_numpy(name, new_model, tmp_path):
         "MaskedDiffusion": {"width": np.int32(16), "dropout": np.float32(0.25), "qk_norm": np.bool_(False)},
     }[name]
     made = new_model(**given)
-    how = {"lr": np.float32(1e-3), "weight_decay": np.float64(0.0), "seed": np.int64(3), "patience": np.int16(9)}
+    how = {"lr": np.float32(1e-3), "weight_decay": np.float64(0.0), "seed": np.int64(3)}
+    how["early_stopping_patience" if name == "PRAGASpike" else "patience"] = np.int16(9)
     made.train(np.min([np.int64(2), 7]), clip_grad=np.float32(1), checkpoint_dir=tmp_path / "c", **how, **QUIET)
     made.save(tmp_path / "m")
     loaded = MODELS[name].load(tmp_path / "m", made.adata.copy())
@@ -180,10 +181,16 @@ def test_epochs(new_model):
 def test_early_stopping(name, new_model):
     # The running means of PRAGA draw near its graphs, so that their distance falls in every epoch.
     made = new_model(**({"homogeneity_weight": 0.0} if name == "PRAGA" else {}))
-    with pytest.raises(ValueError, match="two names of one number"):
-        made.train(patience=3, early_stopping_patience=4)
-    with pytest.raises(ValueError, match="early_stopping=False"):
-        made.train(patience=3, early_stopping=False)
+    if name == "PRAGASpike":  # which stops by its validation loss, with one name for the number
+        with pytest.raises(TypeError, match="no argument `patience`.*`early_stopping_patience`"):
+            made.train(patience=3)
+        with pytest.raises(ValueError, match="early_stopping=False"):
+            made.train(early_stopping_patience=3, early_stopping=False)
+    else:
+        with pytest.raises(ValueError, match="two names of one number"):
+            made.train(patience=3, early_stopping_patience=4)
+        with pytest.raises(ValueError, match="early_stopping=False"):
+            made.train(patience=3, early_stopping=False)
     with pytest.raises(ValueError, match="early_stopping"):
         made.train(early_stopping="yes")
     made.train(40, lr=1e-12, early_stopping=True, early_stopping_patience=2, **QUIET)
