@@ -44,7 +44,7 @@ def _run(losses: list[float], patience: int | None, kill: int | None = None) -> 
             callback.on_train_start(trainer, pl_module)
         if trainer.should_stop:
             break
-    callback.on_train_end(trainer, pl_module)
+    callback.on_fit_end(trainer, pl_module)
     assert module.training
     return float(module.weight), epoch, module.modes
 

@@ -47,8 +47,8 @@ class KeepBest(pl.Callback):
         if self._patience is not None and self._since >= self._patience:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the best weights."""
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the best weights, also where a checkpoint leaves no epoch to run."""
         if self._best is not None:
             pl_module.module.load_state_dict(self._best)  # type: ignore[union-attr]
 
