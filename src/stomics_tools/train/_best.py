@@ -37,6 +37,8 @@ class KeepBest(pl.Callback):
         self._batch = self._batch.to(pl_module.device)
         if self._best is None:  # else they come from a checkpoint
             self._look(pl_module)
+        elif self._has_stalled:  # the run of the checkpoint had stopped
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights of this epoch, and stop if the loss has not fallen for long enough."""
@@ -44,13 +46,17 @@ class KeepBest(pl.Callback):
         pl_module.last_losses["validation_loss"] = loss  # type: ignore[operator, index]
         if trainer.loggers:
             pl_module.log("validation_loss", loss, batch_size=1)
-        if self._patience is not None and self._since >= self._patience:
+        if self._has_stalled:
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the best weights, also where a checkpoint leaves no epoch to run."""
         if self._best is not None:
             pl_module.module.load_state_dict(self._best)  # type: ignore[union-attr]
+
+    @property
+    def _has_stalled(self) -> bool:
+        return self._patience is not None and self._since >= self._patience
 
     @torch.no_grad()
     def _look(self, pl_module: pl.LightningModule) -> Tensor:

@@ -163,6 +163,18 @@ def test_a_killed_run_goes_on_to_the_same_result(adata, tmp_path, given):
         assert table.equals(resumed.history[name])
 
 
+def test_a_run_that_had_stopped_early_stays_as_it_was(adata, tmp_path):
+    given = {"lr": 0.05, "early_stopping_patience": 2, **QUIET}
+    stopped = _model(adata.copy())
+    stopped.train(40, checkpoint_dir=tmp_path, checkpoint_every=1, **given)
+    n_epochs = len(stopped.history["train_loss"])
+    assert n_epochs < 40
+    resumed = _model(adata.copy())
+    resumed.train(40, ckpt_path=tmp_path, **given)
+    assert len(resumed.history["train_loss"]) == n_epochs
+    np.testing.assert_array_equal(resumed.get_latent_representation(), stopped.get_latent_representation())
+
+
 def test_history_and_a_second_training(adata):
     model = _trained(adata)
     before = model.get_latent_representation()
