@@ -71,7 +71,7 @@ def _life(
     with reads.expected("results", 1, names):
         model.write_results(key_added="again")
     with reads.expected("a second training", 1, names):
-        model.train(1, key_added=None, **QUIET)
+        model.train(1, key_added=None, early_stopping=False, **QUIET)
     with reads.expected("save", 0, names):
         model.save(tmp_path / "model")
     with reads.expected("load", 1, names):
